@@ -1,0 +1,17 @@
+//! What a virtual processor is: its architectural state, the values it stops and goes on with
+//! ([`Exit`], [`Entry`]), the traits every engine has ([`Partition`], [`Vcpu`]), address
+//! translation, the local APIC and the CPUID models.
+#![no_std]
+extern crate alloc;
+
+pub mod engine;
+pub mod exit;
+pub mod segment;
+pub mod state;
+pub mod vector_state;
+
+pub use engine::{EngineFault, Partition, Vcpu};
+pub use exit::{AccessSize, Entry, Exit};
+pub use segment::{DescriptorTable, SegmentRegister, Seg};
+pub use state::{Activity, CpuState, Gpr, StateSet};
+pub use vector_state::VectorState;

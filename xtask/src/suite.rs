@@ -1,0 +1,111 @@
+//! The two chores that run everything: `test`, what CI runs, and `check`,
+//! what a person runs before a push.
+
+use crate::report::{Failure, note, step};
+use crate::workspace::{Workspace, cargo};
+use crate::{command, gates, guests};
+use anyhow::Result;
+use std::process::Command;
+
+/// Programs that the build and the tests call, each with the Debian package
+/// that has it. This is the only list of them.
+const NEEDED: &[(&str, &str)] = &[
+    ("cc", "gcc"),
+    ("ld", "binutils"),
+    ("dpkg-deb", "dpkg"),
+    ("apt-get", "apt"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+];
+
+/// `cargo xtask test`. Cheap gates come first; the tests come last, so that
+/// the output ends with their summary.
+pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    gates::targets()?;
+    system_programs()?;
+    gates::format()?;
+    gates::layers(workspace)?;
+    gates::size(workspace)?;
+    guests::everything(workspace)?;
+    gates::clippy()?;
+    gates::no_std(workspace)?;
+    gates::windows(workspace)?;
+    release(workspace)?;
+    tests(workspace, arguments)
+}
+
+/// `cargo xtask check`.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    gates::targets()?;
+    gates::format()?;
+    gates::layers(workspace)?;
+    gates::size(workspace)?;
+    gates::clippy()?;
+    gates::licences(workspace)?;
+    gates::documentation()?;
+    gates::no_std(workspace)?;
+    gates::windows(workspace)?;
+    guests::everything(workspace)?;
+    release(workspace)?;
+    tests(workspace, &[])
+}
+
+/// Installs what is missing when that is allowed, or says how.
+fn system_programs() -> Result<()> {
+    step("programs of the system", || {
+        let missing: Vec<&str> = NEEDED
+            .iter()
+            .filter(|(program, _)| command::find(program).is_none())
+            .map(|(_, package)| *package)
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let by_hand = format!("apt-get install {}", missing.join(" "));
+        let root = command::answer(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+        if !root || command::find("apt-get").is_none() {
+            return Err(Failure::new(
+                format!("packages are missing: {}", missing.join(", ")),
+                format!("run as root: {by_hand}"),
+            )
+            .into());
+        }
+        note(&by_hand);
+        command::run(Command::new("apt-get").args(["update", "-qq"]))?;
+        command::run(
+            Command::new("apt-get")
+                .args(["install", "-qq", "--yes", "--no-install-recommends"])
+                .args(missing)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )
+    })
+}
+
+/// The program that tests start as a whole.
+pub(crate) fn release(workspace: &Workspace) -> Result<()> {
+    step("kasane, release build", || {
+        if !workspace.has("kasane") {
+            note("skipped: apps/kasane is not there yet");
+            return Ok(());
+        }
+        command::run(cargo().args(["build", "--quiet", "--release", "-p", "kasane"]))
+    })
+}
+
+/// Every test of the workspace. Those that start guests find them and the
+/// program by `KASANE_GUESTS` and `KASANE_BIN`.
+fn tests(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    step("tests", || {
+        command::run(with_guests(
+            workspace,
+            cargo().args(["test", "--workspace"]).args(arguments),
+        ))
+    })
+}
+
+/// Tells a program where the guests and the release build are.
+pub(crate) fn with_guests<'a>(workspace: &Workspace, command: &'a mut Command) -> &'a mut Command {
+    command
+        .env("KASANE_GUESTS", workspace.guests())
+        .env("KASANE_BIN", workspace.release_program("kasane"))
+}
