@@ -132,7 +132,9 @@ pub(crate) fn licences(workspace: &Workspace) -> Result<()> {
 fn installed_deny(folder: &std::path::Path) -> Result<std::path::PathBuf> {
     let program = folder.join("bin").join(format!("cargo-deny{}", std::env::consts::EXE_SUFFIX));
     if !program.is_file() {
-        note("building cargo-deny into target/tools, once; `cargo install --locked cargo-deny` puts one into your home");
+        note(
+            "building cargo-deny into target/tools, once; `cargo install --locked cargo-deny` puts one into your home",
+        );
         command::run(
             cargo().args(["install", "--quiet", "--locked", "cargo-deny", "--root"]).arg(folder),
         )?;

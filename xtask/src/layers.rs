@@ -150,7 +150,9 @@ mod tests {
 
         assert_eq!(
             violations(&leaving),
-            ["core/cpu (core) may not use ../elsewhere (/w/../elsewhere, outside of the workspace)"]
+            [
+                "core/cpu (core) may not use ../elsewhere (/w/../elsewhere, outside of the workspace)"
+            ]
         );
     }
 }

@@ -137,7 +137,8 @@ fn find_stubs(file: &str, tokens: TokenStream, found: &mut Vec<String>) {
                 continue;
             }
             TokenTree::Punct(mark) if mark.as_char() == '!' => {
-                if let Some(ident) = previous.filter(|ident| STUBS.iter().any(|stub| ident == stub)) {
+                if let Some(ident) = previous.filter(|ident| STUBS.iter().any(|stub| ident == stub))
+                {
                     let line = ident.span().start().line;
                     found.push(format!("{file}:{line}: a stub, `{ident}!`"));
                 }
@@ -227,7 +228,8 @@ mod tests {
 
     #[test]
     fn functions_in_impls_and_in_functions_are_measured() {
-        let text = format!("impl A {{ {} }}\nfn outer() {{ {} }}", function_of(90), function_of(90));
+        let text =
+            format!("impl A {{ {} }}\nfn outer() {{ {} }}", function_of(90), function_of(90));
 
         let measured = measure("a.rs", &text).unwrap();
 

@@ -96,10 +96,7 @@ pub(crate) fn release(workspace: &Workspace) -> Result<()> {
 /// program by `KASANE_GUESTS` and `KASANE_BIN`.
 fn tests(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     step("tests", || {
-        command::run(with_guests(
-            workspace,
-            cargo().args(["test", "--workspace"]).args(arguments),
-        ))
+        command::run(with_guests(workspace, cargo().args(["test", "--workspace"]).args(arguments)))
     })
 }
 

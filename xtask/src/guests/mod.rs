@@ -1,0 +1,199 @@
+//! Guests that nobody here wrote, fetched with the system's own apt, and the
+//! initramfs images that make tests of them. Everything goes to
+//! `target/guests` and is made once:
+//!
+//! | file | what |
+//! |---|---|
+//! | `cloud/vmlinuz`, `amd64/vmlinuz`, `i386/vmlinuz` | Debian's kernels; `package` beside each says which |
+//! | `busybox/amd64/busybox`, `busybox/i386/busybox` | busybox, static |
+//! | `initramfs-shell.gz`, `initramfs-shell-i386.gz` | busybox and our init (`init.sh`) |
+//! | `initramfs-stress.gz` | the same and stress-ng, gzip, dd and sha256sum of Debian |
+//! | `asm/NAME.elf` | our own guests, assembled from `guests/` |
+//! | `apt/` | apt's lists and packages: a state of its own, nothing of the system is changed |
+
+mod apt;
+mod assembly;
+mod cpio;
+mod initramfs;
+mod kernel;
+mod libraries;
+
+use crate::report::{Failure, note, step};
+use crate::workspace::Workspace;
+use anyhow::{Context, Result};
+use apt::Apt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Which guests; all of them when none is named
+    #[arg(value_enum)]
+    names: Vec<Guest>,
+    /// Make them again, from the newest packages
+    #[arg(long)]
+    refresh: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Guest {
+    /// Kernel of linux-image-cloud-amd64
+    Cloud,
+    /// Kernel of linux-image-amd64
+    Amd64,
+    /// Kernel of linux-image-686, architecture i386
+    I386,
+    /// Busybox of both architectures and the initramfs images that boot to its shell
+    Busybox,
+    /// The initramfs image with stress-ng
+    Stress,
+    /// Our own guests, assembled from guests/
+    Asm,
+}
+
+const ALL: [Guest; 6] =
+    [Guest::Cloud, Guest::Amd64, Guest::I386, Guest::Busybox, Guest::Stress, Guest::Asm];
+
+/// What making a guest needs to know.
+struct Place<'a> {
+    /// `target/guests`.
+    folder: PathBuf,
+    /// The workspace's root.
+    root: &'a Path,
+}
+
+/// `cargo xtask guests`.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let names = if arguments.names.is_empty() { &ALL[..] } else { &arguments.names[..] };
+    make(workspace, names, arguments.refresh)?;
+    println!("guests are in {}", workspace.guests().display());
+    Ok(())
+}
+
+/// Every guest that the tests use.
+pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
+    make(workspace, &ALL, false)
+}
+
+/// The guests that `kasane demo` shows.
+pub(crate) fn for_demo(workspace: &Workspace) -> Result<()> {
+    make(workspace, &[Guest::Cloud, Guest::Busybox], false)
+}
+
+fn make(workspace: &Workspace, names: &[Guest], refresh: bool) -> Result<()> {
+    let place = Place { folder: workspace.guests(), root: &workspace.root };
+    fs::create_dir_all(&place.folder)
+        .with_context(|| format!("could not create {}", place.folder.display()))?;
+    // Two chores at once would download into the same files; the lock ends
+    // with the process, whatever becomes of it.
+    let lock = fs::File::create(place.folder.join("lock")).context("could not create the lock")?;
+    lock.lock().context("could not lock the guests' folder")?;
+    let mut apt = Apt::new(place.folder.join("apt"));
+    if refresh {
+        step("package lists", || apt.update())?;
+    }
+    for guest in names {
+        make_one(&place, &mut apt, *guest, refresh)?;
+    }
+    Ok(())
+}
+
+fn make_one(place: &Place<'_>, apt: &mut Apt, guest: Guest, refresh: bool) -> Result<()> {
+    match guest {
+        Guest::Cloud => kernel::fetch(place, apt, &kernel::CLOUD, refresh),
+        Guest::Amd64 => kernel::fetch(place, apt, &kernel::AMD64, refresh),
+        Guest::I386 => kernel::fetch(place, apt, &kernel::I386, refresh),
+        Guest::Busybox => initramfs::shells(place, apt, refresh),
+        Guest::Stress => initramfs::stress(place, apt, refresh),
+        Guest::Asm => assembly::build(place),
+    }
+    .with_context(|| format!("could not make the guest `{}`", name_of(guest)))
+}
+
+fn name_of(guest: Guest) -> String {
+    use clap::ValueEnum;
+    guest.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// A result with the recipe it was made by: made again when the recipe changes.
+struct Made {
+    file: PathBuf,
+    recipe: String,
+}
+
+impl Made {
+    fn new(file: PathBuf, recipe: impl Into<String>) -> Self {
+        Self { file, recipe: recipe.into() }
+    }
+
+    fn recipe_file(&self) -> PathBuf {
+        let mut name = self.file.file_name().unwrap_or_default().to_owned();
+        name.push(".recipe");
+        self.file.with_file_name(name)
+    }
+
+    fn is_current(&self) -> bool {
+        let same = fs::read_to_string(self.recipe_file()).is_ok_and(|text| text == self.recipe);
+        same && self.file.is_file()
+    }
+
+    /// Puts the bytes in place as a whole, then the recipe: after a crash
+    /// either all is there or it is made again.
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        if let Some(folder) = self.file.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("could not create {}", folder.display()))?;
+        }
+        replace(&self.file, bytes)?;
+        replace(&self.recipe_file(), self.recipe.as_bytes())?;
+        note(format_args!("{} ({} KiB)", self.file.display(), bytes.len() / 1024));
+        Ok(())
+    }
+}
+
+/// Writes a file beside its place and moves it there.
+fn replace(file: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = file.with_file_name(name);
+    fs::write(&beside, bytes)
+        .and_then(|()| fs::rename(&beside, file))
+        .with_context(|| format!("could not write {}", file.display()))
+}
+
+/// An empty folder for unpacking, made anew.
+fn fresh_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)
+            .with_context(|| format!("could not remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))
+}
+
+/// # Errors
+/// When a package doesn't have the file it is fetched for.
+fn lacking(package: &str, file: &str) -> Failure {
+    Failure::new(
+        format!("the package {package} has no {file}"),
+        "this distribution's packages are laid out differently from Debian's; put the file into target/guests by hand",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_made_again_when_its_recipe_changes() {
+        let folder = std::env::temp_dir().join(format!("xtask-made-{}", std::process::id()));
+        fresh_folder(&folder).unwrap();
+        let first = Made::new(folder.join("image"), "recipe 1");
+        let second = Made::new(folder.join("image"), "recipe 2");
+
+        let before = first.is_current();
+        first.write(b"bytes").unwrap();
+
+        assert_eq!((before, first.is_current(), second.is_current()), (false, true, false));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
