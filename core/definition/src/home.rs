@@ -1,0 +1,168 @@
+//! What each home lends to the machine.
+
+use alloc::borrow::{Cow, ToOwned};
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The `[home]` tables; each home reads its own and leaves the others alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HomeDefinition {
+    /// When run as a process on an operating system.
+    #[serde(default, skip_serializing_if = "HostedHome::is_default")]
+    pub hosted: HostedHome,
+    /// When run by the bare-metal hypervisor.
+    #[serde(default, skip_serializing_if = "MetalHome::is_default")]
+    pub metal: MetalHome,
+}
+
+impl HomeDefinition {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `[home.hosted]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostedHome {
+    /// What makes guest instructions run.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Where the first serial port goes.
+    #[serde(default)]
+    pub serial: Serial,
+    /// Where the screen goes.
+    #[serde(default)]
+    pub display: Display,
+}
+
+impl HostedHome {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `[home.metal]`. It has no keys yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetalHome {}
+
+impl MetalHome {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What makes guest instructions run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// The interpreter.
+    Interp,
+}
+
+impl Engine {
+    /// The word in the file and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Interp => "interp",
+        }
+    }
+}
+
+/// Where the screen goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Display {
+    /// Nowhere.
+    #[default]
+    None,
+}
+
+/// Where a serial port goes: `stdio`, `none` or `file:PATH`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Serial {
+    /// The terminal that the program runs in.
+    #[default]
+    Stdio,
+    /// Nowhere; nothing comes in.
+    None,
+    /// Output goes to a file, relative to the definition file; nothing comes in.
+    File(String),
+}
+
+/// A word that is no [`Serial`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseSerialError(String);
+
+impl fmt::Display for ParseSerialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no serial port: write `stdio`, `none` or `file:PATH`", self.0)
+    }
+}
+
+impl core::error::Error for ParseSerialError {}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("stdio"),
+            Self::None => f.write_str("none"),
+            Self::File(path) => write!(f, "file:{path}"),
+        }
+    }
+}
+
+impl FromStr for Serial {
+    type Err = ParseSerialError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("file:")) {
+            ("stdio", _) => Ok(Self::Stdio),
+            ("none", _) => Ok(Self::None),
+            (_, Some(path)) if !path.is_empty() => Ok(Self::File(path.to_owned())),
+            (_, Some(_) | None) => Err(ParseSerialError(text.to_owned())),
+        }
+    }
+}
+
+impl Serialize for Serial {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Serial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Serial {
+    fn schema_name() -> Cow<'static, str> {
+        "Serial".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "Where a serial port goes: `stdio`, `none` or `file:PATH`.",
+            "pattern": "^(stdio|none|file:.+)$",
+        })
+    }
+}
