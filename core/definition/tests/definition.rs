@@ -1,4 +1,5 @@
 //! The definition's file form: what is read, what is written, what is refused and in which words.
+#![allow(clippy::unwrap_used)] // a helper of the tests asserts by it
 
 use kasane_definition::{Board, CpuModel, Engine, Serial, VmDefinition};
 
