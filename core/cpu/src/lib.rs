@@ -6,12 +6,13 @@ extern crate alloc;
 
 pub mod engine;
 pub mod exit;
+pub mod paging;
 pub mod segment;
 pub mod state;
 pub mod vector_state;
 
 pub use engine::{EngineFault, Partition, Vcpu};
 pub use exit::{AccessSize, Entry, Exit};
-pub use segment::{DescriptorTable, SegmentRegister, Seg};
+pub use segment::{DescriptorTable, Seg, SegmentRegister};
 pub use state::{Activity, CpuState, Gpr, StateSet};
 pub use vector_state::VectorState;

@@ -29,8 +29,7 @@ impl Default for VectorState {
     /// The state after RESET is that of FNINIT but FCW 0x0040, tags "zero"; INIT leaves it alone.
     /// Here it is that of FNINIT, which is what every guest sets up first, with MXCSR 0x1F80.
     fn default() -> Self {
-        let mut state =
-            Self { fx: FxArea([0; 512]), ymm: [[0; 4]; 16], fcs: 0, fds: 0 };
+        let mut state = Self { fx: FxArea([0; 512]), ymm: [[0; 4]; 16], fcs: 0, fds: 0 };
         state.set_fcw(0x037F);
         state.set_mxcsr(0x1F80);
         state

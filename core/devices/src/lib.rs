@@ -1,0 +1,17 @@
+//! The PC's chips (DESIGN §3): each one a pure state machine ([`Chip`]) whose inputs are values
+//! and whose outputs are wire levels and effects; the [`Socket`] that puts it behind a lock on a
+//! bus; the [`AddressSpace`]s; the [`InterruptRouter`](interrupts::InterruptRouter).
+//!
+//! Open one device's folder and you know them all: `spec` holds the registers, `chip` the state
+//! machine, `glue` what it is wired to, `saved` its versioned state, `tests` drivers' sequences.
+#![no_std]
+extern crate alloc;
+
+pub mod bus;
+pub mod pci;
+pub mod saved;
+pub mod socket;
+
+pub use bus::{AddressSpace, Device, MapError, MappingId, Reply};
+pub use saved::{RestoreError, Saved, Section};
+pub use socket::{Access, Chip, DeadlineKick, Effects, Socket, Timed, Wiring};

@@ -1,0 +1,70 @@
+//! Where things are in the guest-physical address space of the `pc` board, and its fixed ports.
+//! QEMU's `-M pc` is the model.
+
+/// Start of conventional memory that loaders may use (the interrupt vectors and the BIOS data
+/// area are below).
+pub const LOW_FREE: u64 = 0x1000;
+/// Extended BIOS data area: the last KiB of conventional memory.
+pub const EBDA: u64 = 0x9_FC00;
+/// End of conventional memory; the VGA window begins.
+pub const CONVENTIONAL_END: u64 = 0xA_0000;
+/// Where the firmware's area begins: the ACPI tables here.
+pub const FIRMWARE: u64 = 0xE_0000;
+/// The Intel MP table and the SMBIOS entry point.
+pub const FIRMWARE_HIGH: u64 = 0xF_0000;
+/// First byte above the first MiB.
+pub const HIGH_MEMORY: u64 = 0x10_0000;
+/// RAM below 4 GiB ends here at the latest.
+pub const LOW_RAM_MAX: u64 = 0xC000_0000;
+/// RAM that does not fit below the hole goes on here.
+pub const HIGH_RAM: u64 = 0x1_0000_0000;
+/// PCI memory window below 4 GiB.
+pub const PCI_MEMORY: core::ops::RangeInclusive<u64> = LOW_RAM_MAX..=0xFEBF_FFFF;
+/// ECAM window (256 buses), where the board exposes it.
+pub const ECAM: u64 = 0xE000_0000;
+/// Length of the ECAM window.
+pub const ECAM_LEN: u64 = 0x1000_0000;
+/// I/O APIC.
+pub const IOAPIC: u64 = 0xFEC0_0000;
+/// HPET.
+pub const HPET: u64 = 0xFED0_0000;
+/// Local APIC.
+pub const LAPIC: u64 = 0xFEE0_0000;
+
+/// PIIX4 power management block: PM1a event, PM1a control at +4, PM timer at +8.
+pub const PM_BASE: u16 = 0x600;
+/// General-purpose event block 0.
+pub const GPE0: u16 = 0xAFE0;
+/// Bytes of the general-purpose event block 0.
+pub const GPE0_LEN: u8 = 4;
+/// SMI command port.
+pub const SMI_CMD: u16 = 0xB2;
+/// What to write to `SMI_CMD` to turn ACPI mode on.
+pub const ACPI_ENABLE: u8 = 0xF1;
+/// What to write to `SMI_CMD` to turn ACPI mode off.
+pub const ACPI_DISABLE: u8 = 0xF0;
+/// The SCI's interrupt line.
+pub const SCI_IRQ: u8 = 9;
+
+/// RAM as (base, length) pairs for `memory_bytes` of it: below the hole, then from 4 GiB.
+#[must_use]
+pub fn ram_ranges(memory_bytes: u64) -> alloc::vec::Vec<(u64, u64)> {
+    let low = memory_bytes.min(LOW_RAM_MAX);
+    let high = memory_bytes.saturating_sub(LOW_RAM_MAX);
+    let mut ranges = alloc::vec![(0, low)];
+    if high != 0 {
+        ranges.push((HIGH_RAM, high));
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_above_three_gib_moves_over_the_hole() {
+        assert_eq!(ram_ranges(0xC000_0000), [(0, 0xC000_0000)]);
+        assert_eq!(ram_ranges(0x1_0000_0000), [(0, 0xC000_0000), (0x1_0000_0000, 0x4000_0000)]);
+    }
+}

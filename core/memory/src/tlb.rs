@@ -1,0 +1,343 @@
+//! The software TLB: guest-virtual page to host page, per privilege class.
+//!
+//! It lives here and not in the engine because its entries are host pointers: they are valid as
+//! long as the slot list that the TLB holds, which the safe interface guarantees. An entry has a
+//! tag of its own for reads, writes and instruction fetches; a tag is the page's address, or a
+//! value that no page has where the access must take the slow path (no permission, not yet
+//! accessed or dirty, MMIO, read-only memory).
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
+use core::ptr::null_mut;
+
+use crate::ram::{Ram, copy_bytes, fill_bytes};
+use crate::scalar::Scalar;
+use crate::slot::{PageState, SlotKind, SlotList};
+
+const ENTRIES: usize = 512;
+const OFFSET: u64 = 4095;
+/// Not page-aligned, so no page has it.
+const NONE: u64 = 1;
+
+/// Which rights an access is made with. Each class has entries of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TlbClass {
+    /// Supervisor, user pages refused if SMAP is on.
+    Supervisor = 0,
+    /// User.
+    User = 1,
+    /// Supervisor with EFLAGS.AC set: SMAP does not apply.
+    SupervisorAc = 2,
+}
+
+#[derive(Clone, Copy)]
+struct TlbEntry {
+    read: u64,
+    write: u64,
+    exec: u64,
+    host: *mut u8,
+    state: *const PageState,
+    /// Guest-physical page; bit 0: global.
+    gpa: u64,
+}
+
+const EMPTY: TlbEntry = TlbEntry {
+    read: NONE,
+    write: NONE,
+    exec: NONE,
+    host: null_mut(),
+    state: core::ptr::null(),
+    gpa: 0,
+};
+
+/// What a page walk found out about a page, for [`SoftTlb::fill`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Guest-physical address of the 4 KiB page.
+    pub gpa: u64,
+    /// Reads need no walk.
+    pub read: bool,
+    /// Writes need no walk: permitted, and the dirty bit is set.
+    pub write: bool,
+    /// Fetches need no walk.
+    pub exec: bool,
+    /// Survives a change of CR3.
+    pub global: bool,
+}
+
+/// What a store did besides storing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing.
+    Data,
+    /// It hit bytes that code was made from; the page's version was raised.
+    Code,
+}
+
+/// A page that can be fetched from.
+#[derive(Clone, Copy)]
+pub struct ExecPage<'a> {
+    /// Guest-physical address of the page.
+    pub gpa: u64,
+    /// Its code map.
+    pub state: &'a PageState,
+}
+
+/// The TLB of one vCPU.
+pub struct SoftTlb {
+    entries: Box<[TlbEntry]>,
+    list: Arc<SlotList>,
+    ram: Arc<Ram>,
+    generation: u64,
+}
+
+// SAFETY: the pointers go into slots that `list` keeps alive, which are Send + Sync.
+unsafe impl Send for SoftTlb {}
+
+impl SoftTlb {
+    /// An empty TLB over `ram`.
+    #[must_use]
+    pub fn new(ram: Arc<Ram>) -> Self {
+        let generation = ram.generation();
+        Self {
+            entries: vec![EMPTY; ENTRIES * 3].into_boxed_slice(),
+            list: ram.slots(),
+            ram,
+            generation,
+        }
+    }
+    /// The memory below, without a lock, for page walks.
+    #[inline]
+    #[must_use]
+    pub fn memory(&self) -> &SlotList {
+        &self.list
+    }
+    /// Takes a changed memory map over; true if it had changed (and everything was flushed).
+    pub fn refresh(&mut self) -> bool {
+        let generation = self.ram.generation();
+        if generation == self.generation {
+            return false;
+        }
+        self.flush_all();
+        self.generation = generation;
+        self.list = self.ram.slots();
+        true
+    }
+    #[inline(always)]
+    fn index(class: TlbClass, va: u64) -> usize {
+        (class as usize) * ENTRIES + ((va >> 12) as usize & (ENTRIES - 1))
+    }
+    #[inline(always)]
+    fn entry(&self, class: TlbClass, va: u64) -> &TlbEntry {
+        // SAFETY: class <= 2 and the masked page number < ENTRIES, so the index is below
+        // 3 * ENTRIES, the length of the slice.
+        unsafe { self.entries.get_unchecked(Self::index(class, va)) }
+    }
+    /// Loads `T` from `va` if a read there needs no walk and does not cross a page.
+    #[inline(always)]
+    #[must_use]
+    pub fn read<T: Scalar>(&self, class: TlbClass, va: u64) -> Option<T> {
+        let entry = self.entry(class, va);
+        if entry.read != va & !OFFSET || (va & OFFSET) > 4096 - T::SIZE as u64 {
+            return None;
+        }
+        // SAFETY: a valid tag means that `host` is a page of a slot that `list` keeps alive, and
+        // the access stays inside the page.
+        Some(unsafe { T::load(entry.host.add((va & OFFSET) as usize)) })
+    }
+    /// Stores `T` to `va` if a write there needs no walk and does not cross a page.
+    #[inline(always)]
+    pub fn write<T: Scalar>(&self, class: TlbClass, va: u64, value: T) -> Option<Stored> {
+        let (host, state) = self.writable(class, va, T::SIZE as u64)?;
+        // SAFETY: `writable` checked the SIZE bytes at `host`.
+        unsafe { T::store(host, value) };
+        Some(Self::stored(state, va, T::SIZE as u64))
+    }
+    /// LOCK CMPXCHG on `va`, under the conditions of `write`; gives the old value.
+    #[inline(always)]
+    pub fn compare_exchange<T: Scalar>(
+        &self,
+        class: TlbClass,
+        va: u64,
+        current: T,
+        new: T,
+    ) -> Option<(T, Stored)> {
+        let (host, state) = self.writable(class, va, T::SIZE as u64)?;
+        if T::SIZE == 16 && va & 15 != 0 {
+            return None;
+        }
+        // SAFETY: `writable` checked the SIZE bytes at `host`; 16 bytes are aligned.
+        let old = unsafe { T::compare_exchange(host, current, new) };
+        Some((old, Self::stored(state, va, T::SIZE as u64)))
+    }
+    #[inline(always)]
+    fn writable(&self, class: TlbClass, va: u64, len: u64) -> Option<(*mut u8, &PageState)> {
+        let entry = self.entry(class, va);
+        if entry.write != va & !OFFSET || (va & OFFSET) > 4096 - len {
+            return None;
+        }
+        // SAFETY: a valid tag means that `host` is a page and `state` its state in a slot that
+        // `list` keeps alive while `self` is borrowed.
+        Some(unsafe { (entry.host.add((va & OFFSET) as usize), &*entry.state) })
+    }
+    #[inline(always)]
+    fn stored(state: &PageState, va: u64, len: u64) -> Stored {
+        let at = va & OFFSET;
+        if state.stored(at, at + len - 1) { Stored::Code } else { Stored::Data }
+    }
+    /// Reads `buf.len()` bytes that lie in one page whose reads need no walk.
+    pub fn read_bytes(&self, class: TlbClass, va: u64, buf: &mut [u8]) -> Option<()> {
+        let entry = self.entry(class, va);
+        let len = buf.len() as u64;
+        if entry.read != va & !OFFSET || len > 4096 - (va & OFFSET) {
+            return None;
+        }
+        // SAFETY: the range lies in the entry's page; guest memory and `buf` don't overlap.
+        unsafe { copy_bytes(buf.as_mut_ptr(), entry.host.add((va & OFFSET) as usize), buf.len()) };
+        Some(())
+    }
+    /// Writes bytes that lie in one page whose writes need no walk.
+    pub fn write_bytes(&self, class: TlbClass, va: u64, data: &[u8]) -> Option<Stored> {
+        if data.is_empty() || data.len() > 4096 {
+            return None;
+        }
+        let (host, state) = self.writable(class, va, data.len() as u64)?;
+        // SAFETY: `writable` checked the range; guest memory and `data` don't overlap.
+        unsafe { copy_bytes(host, data.as_ptr(), data.len()) };
+        Some(Self::stored(state, va, data.len() as u64))
+    }
+    /// Fills `len` bytes that lie in one page whose writes need no walk.
+    pub fn fill_bytes(&self, class: TlbClass, va: u64, byte: u8, len: u64) -> Option<Stored> {
+        if len == 0 || len > 4096 {
+            return None;
+        }
+        let (host, state) = self.writable(class, va, len)?;
+        // SAFETY: `writable` checked the range.
+        unsafe { fill_bytes(host, byte, len as usize) };
+        Some(Self::stored(state, va, len))
+    }
+    /// Copies `len` bytes upwards between two ranges that each lie in one page and need no walk,
+    /// as REP MOVSB does it (byte by byte, so overlap replicates).
+    pub fn copy(&self, class: TlbClass, dst: u64, src: u64, len: u64) -> Option<Stored> {
+        let from = self.entry(class, src);
+        if len == 0 || len > 4096 || from.read != src & !OFFSET || (src & OFFSET) > 4096 - len {
+            return None;
+        }
+        let (host, state) = self.writable(class, dst, len)?;
+        // SAFETY: both ranges were checked; REP MOVSB defines overlap as byte-wise ascending.
+        unsafe { copy_bytes(host, from.host.add((src & OFFSET) as usize), len as usize) };
+        Some(Self::stored(state, dst, len))
+    }
+    /// The page at `va` if a fetch there needs no walk.
+    #[inline(always)]
+    #[must_use]
+    pub fn exec(&self, class: TlbClass, va: u64) -> Option<ExecPage<'_>> {
+        let entry = self.entry(class, va);
+        if entry.exec != va & !OFFSET {
+            return None;
+        }
+        // SAFETY: as in `writable`.
+        Some(ExecPage { gpa: entry.gpa & !OFFSET, state: unsafe { &*entry.state } })
+    }
+    /// Enters a page. False if there is no RAM or ROM at `fill.gpa` (MMIO): then nothing changes.
+    pub fn fill(&mut self, class: TlbClass, va: u64, fill: Fill) -> bool {
+        let gpa = fill.gpa & !OFFSET;
+        let Some((slot, offset)) = self.list.find(gpa) else { return false };
+        let (Some(host), Some(state)) = (slot.host(offset, 4096), slot.page(offset)) else {
+            return false;
+        };
+        let write = fill.write && slot.kind() == SlotKind::Ram;
+        if write {
+            state.mark_dirty();
+        }
+        let page = va & !OFFSET;
+        let tag = |allowed: bool| if allowed { page } else { NONE };
+        let entry = TlbEntry {
+            read: tag(fill.read),
+            write: tag(write),
+            exec: tag(fill.exec),
+            host,
+            state,
+            gpa: gpa | u64::from(fill.global),
+        };
+        if let Some(place) = self.entries.get_mut(Self::index(class, va)) {
+            *place = entry;
+        }
+        true
+    }
+    /// Forgets everything.
+    pub fn flush_all(&mut self) {
+        self.entries.fill(EMPTY);
+    }
+    /// Forgets all but global pages.
+    pub fn flush_non_global(&mut self) {
+        for entry in &mut self.entries {
+            if entry.gpa & 1 == 0 {
+                *entry = EMPTY;
+            }
+        }
+    }
+    /// Forgets one page in every class.
+    pub fn flush_page(&mut self, va: u64) {
+        for class in [TlbClass::Supervisor, TlbClass::User, TlbClass::SupervisorAc] {
+            if let Some(entry) = self.entries.get_mut(Self::index(class, va)) {
+                *entry = EMPTY;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::RamSlot;
+
+    fn tlb() -> SoftTlb {
+        SoftTlb::new(Arc::new(Ram::new(vec![RamSlot::allocated(0, 0x4000)])))
+    }
+
+    const RW: Fill = Fill { gpa: 0x1000, read: true, write: true, exec: false, global: false };
+
+    #[test]
+    fn an_access_hits_only_what_was_filled_for_it() {
+        let mut tlb = tlb();
+        assert!(tlb.fill(TlbClass::User, 0x7000, RW));
+        assert_eq!(tlb.write(TlbClass::User, 0x7008, 0x55u32), Some(Stored::Data));
+        assert_eq!(tlb.read::<u32>(TlbClass::User, 0x7008), Some(0x55));
+        assert_eq!(tlb.read::<u32>(TlbClass::Supervisor, 0x7008), None);
+        assert_eq!(tlb.read::<u32>(TlbClass::User, 0x7FFE), None);
+        assert!(tlb.exec(TlbClass::User, 0x7000).is_none());
+    }
+
+    #[test]
+    fn mmio_is_never_entered() {
+        let mut tlb = tlb();
+        assert!(!tlb.fill(TlbClass::User, 0x7000, Fill { gpa: 0xFEE0_0000, ..RW }));
+        assert_eq!(tlb.read::<u8>(TlbClass::User, 0x7000), None);
+    }
+
+    #[test]
+    fn flushes_forget_what_they_say() {
+        let mut tlb = tlb();
+        tlb.fill(TlbClass::User, 0x7000, RW);
+        tlb.fill(TlbClass::User, 0x8000, Fill { global: true, ..RW });
+        tlb.flush_non_global();
+        assert_eq!(tlb.read::<u8>(TlbClass::User, 0x7000), None);
+        assert!(tlb.read::<u8>(TlbClass::User, 0x8000).is_some());
+        tlb.flush_page(0x8123);
+        assert_eq!(tlb.read::<u8>(TlbClass::User, 0x8000), None);
+    }
+
+    #[test]
+    fn a_changed_map_is_taken_over() {
+        let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 0x2000)]));
+        let mut tlb = SoftTlb::new(ram.clone());
+        tlb.fill(TlbClass::User, 0, Fill { gpa: 0, ..RW });
+        ram.remove(0);
+        assert!(tlb.refresh());
+        assert_eq!(tlb.read::<u8>(TlbClass::User, 0), None);
+        assert!(!tlb.fill(TlbClass::User, 0, Fill { gpa: 0, ..RW }));
+    }
+}
