@@ -1,6 +1,6 @@
-//! Our own guests, by the convention of `guests/README.md`: each folder with
-//! `*.S` files but `lib` is one guest, linked by `guests/guest.ld` and put at
-//! `target/guests/asm/NAME.elf`.
+//! Our own guests, by the convention of `guests/README.md` (which has the
+//! same two commands): each folder with a `main.S` is one guest, linked by
+//! `guests/guest.ld` to a 32-bit ELF image at `target/guests/asm/NAME.elf`.
 
 use super::{Made, Place};
 use crate::command;
@@ -11,9 +11,27 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What all guests include; no guest itself.
+/// What makes a folder a guest.
+const SOURCE: &str = "main.S";
+/// What all guests include.
 const SHARED: &str = "lib";
 const LINKER_SCRIPT: &str = "guest.ld";
+
+const ASSEMBLER: [&str; 4] = ["-c", "-m64", "-nostdlib", "-ffreestanding"];
+const LINKER: [&str; 12] = [
+    "-m",
+    "elf_x86_64",
+    "--oformat",
+    "elf32-i386",
+    "-nostdlib",
+    "-static",
+    "--build-id=none",
+    "-z",
+    "noexecstack",
+    "-z",
+    "max-page-size=0x1000",
+    "-T",
+];
 
 /// Assembles and links each guest whose sources have changed.
 pub(super) fn build(place: &Place<'_>) -> Result<()> {
@@ -41,41 +59,31 @@ fn build_one(place: &Place<'_>, sources: &Path, guest: &Path, shared: &[PathBuf]
     if made.is_current() {
         return Ok(false);
     }
-    let objects = place.folder.join("asm").join("objects").join(&name);
-    super::fresh_folder(&objects)?;
+    let objects = place.folder.join("asm").join("objects");
+    fs::create_dir_all(&objects).context("could not create a folder for objects")?;
+    let (object, linked) = (objects.join(format!("{name}.o")), objects.join(format!("{name}.elf")));
+    let mut assemble = Command::new("cc");
+    assemble.args(ASSEMBLER).arg("-I").arg(sources.join(SHARED));
+    assemble.arg("-o").arg(&object).arg(guest.join(SOURCE));
+    command::run(&mut assemble).with_context(|| format!("could not assemble {name}"))?;
     let mut link = Command::new("ld");
-    link.args(["-nostdlib", "-static", "--build-id=none", "-z", "noexecstack"]);
-    link.args(["-z", "max-page-size=4096", "-T"]).arg(sources.join(LINKER_SCRIPT));
-    for source in own.iter().filter(|file| is_assembly(file)) {
-        let object = objects.join(source.file_stem().unwrap_or_default()).with_extension("o");
-        let mut assemble = Command::new("cc");
-        assemble.args(["-c", "-m64", "-nostdlib", "-I"]).arg(sources.join(SHARED));
-        assemble.arg("-I").arg(guest).arg("-o").arg(&object).arg(source);
-        command::run(&mut assemble).with_context(|| format!("could not assemble {name}"))?;
-        link.arg(object);
-    }
-    let linked = objects.join("linked.elf");
-    command::run(link.arg("-o").arg(&linked)).with_context(|| format!("could not link {name}"))?;
+    link.args(LINKER).arg(sources.join(LINKER_SCRIPT)).arg("-o").arg(&linked).arg(&object);
+    command::run(&mut link).with_context(|| format!("could not link {name}"))?;
     made.write(&fs::read(&linked).context("could not read what was linked")?)?;
     Ok(true)
 }
 
-/// The folders that have assembly in them, in order.
+/// The folders that have a `main.S`, in order.
 fn guests_in(sources: &Path) -> Result<Vec<PathBuf>> {
     let mut guests = Vec::new();
     for entry in fs::read_dir(sources).context("could not list guests/")? {
         let path = entry?.path();
-        let shared = path.file_name().is_some_and(|name| name == SHARED);
-        if path.is_dir() && !shared && files_in(&path)?.iter().any(|file| is_assembly(file)) {
+        if path.join(SOURCE).is_file() {
             guests.push(path);
         }
     }
     guests.sort();
     Ok(guests)
-}
-
-fn is_assembly(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "S")
 }
 
 /// The files directly in a folder, in order; none when it isn't there.
@@ -105,7 +113,8 @@ fn fingerprint(files: &[PathBuf]) -> Result<String> {
             .with_context(|| format!("could not read {}", file.display()))?
             .hash(&mut hasher);
     }
-    Ok(format!("1 {:016x}", hasher.finish()))
+    (ASSEMBLER, LINKER).hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 #[cfg(test)]
