@@ -66,7 +66,7 @@ struct Place<'a> {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let names = if arguments.names.is_empty() { &ALL[..] } else { &arguments.names[..] };
     make(workspace, names, arguments.refresh)?;
-    println!("guests are in {}", workspace.guests().display());
+    println!("guests are in {}", shown(&workspace.guests()));
     Ok(())
 }
 
@@ -115,7 +115,8 @@ fn name_of(guest: Guest) -> String {
     guest.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// A result with the recipe it was made by: made again when the recipe changes.
+/// A result with the recipe it was made by: made again when the recipe
+/// changes. A file without a recipe was put there by hand and is left alone.
 struct Made {
     file: PathBuf,
     recipe: String,
@@ -133,8 +134,9 @@ impl Made {
     }
 
     fn is_current(&self) -> bool {
-        let same = fs::read_to_string(self.recipe_file()).is_ok_and(|text| text == self.recipe);
-        same && self.file.is_file()
+        let made_otherwise =
+            fs::read_to_string(self.recipe_file()).is_ok_and(|text| text != self.recipe);
+        self.file.is_file() && !made_otherwise
     }
 
     /// Puts the bytes in place as a whole, then the recipe: after a crash
@@ -146,9 +148,15 @@ impl Made {
         }
         replace(&self.file, bytes)?;
         replace(&self.recipe_file(), self.recipe.as_bytes())?;
-        note(format_args!("{} ({} KiB)", self.file.display(), bytes.len() / 1024));
+        note(format_args!("{} ({} KiB)", shown(&self.file), bytes.len() / 1024));
         Ok(())
     }
+}
+
+/// A path as a person here would type it.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 /// Writes a file beside its place and moves it there.
@@ -194,6 +202,18 @@ mod tests {
         first.write(b"bytes").unwrap();
 
         assert_eq!((before, first.is_current(), second.is_current()), (false, true, false));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_put_there_by_hand_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("xtask-hand-{}", std::process::id()));
+        fresh_folder(&folder).unwrap();
+        let made = Made::new(folder.join("image"), "recipe");
+
+        fs::write(&made.file, b"by hand").unwrap();
+
+        assert!(made.is_current());
         fs::remove_dir_all(&folder).unwrap();
     }
 }
