@@ -41,6 +41,8 @@ enum Chore {
     Check,
     /// Check that every dependency points down the layers
     Layers,
+    /// Check that no file or function is too long and that there are no stubs
+    Sizes,
     /// Fetch stock guests with the system's apt and build initramfs images into target/guests
     Guests(guests::Arguments),
     /// Compare the interpreter with this CPU (arguments go to kasane-differ)
@@ -76,6 +78,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { arguments } => suite::test(&workspace, &arguments),
         Chore::Check => suite::check(&workspace),
         Chore::Layers => gates::layers(&workspace),
+        Chore::Sizes => gates::size(&workspace),
         Chore::Guests(arguments) => guests::run(&workspace, &arguments),
         Chore::Differ { arguments } => programs::differ(&workspace, &arguments),
         Chore::Bench { arguments } => programs::bench(&workspace, &arguments),

@@ -1,7 +1,7 @@
 //! The two chores that run everything: `test`, what CI runs, and `check`,
 //! what a person runs before a push.
 
-use crate::report::{Failure, note, step};
+use crate::report::{Failure, explain, note, step};
 use crate::workspace::{Workspace, cargo};
 use crate::{command, gates, guests};
 use anyhow::Result;
@@ -28,20 +28,35 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     tests(workspace, arguments)
 }
 
-/// `cargo xtask check`.
+/// `cargo xtask check`. Goes on after a gate that fails, so that a person
+/// sees all there is to mend.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     gates::targets()?;
-    gates::format()?;
-    gates::layers(workspace)?;
-    gates::size(workspace)?;
-    gates::clippy()?;
-    gates::licences(workspace)?;
-    gates::documentation()?;
-    gates::no_std(workspace)?;
-    gates::windows(workspace)?;
-    guests::everything(workspace)?;
-    release(workspace)?;
-    tests(workspace, &[])
+    let gates: [(&str, &dyn Fn() -> Result<()>); 10] = [
+        ("format", &gates::format),
+        ("layers", &|| gates::layers(workspace)),
+        ("sizes", &|| gates::size(workspace)),
+        ("clippy", &gates::clippy),
+        ("licences", &|| gates::licences(workspace)),
+        ("documentation", &gates::documentation),
+        ("no operating system", &|| gates::no_std(workspace)),
+        ("Windows", &|| gates::windows(workspace)),
+        ("guests", &|| guests::everything(workspace)),
+        ("tests", &|| release(workspace).and_then(|()| tests(workspace, &[]))),
+    ];
+    let mut failed = Vec::new();
+    for (name, gate) in gates {
+        if let Err(error) = gate() {
+            eprint!("{}", explain(&error));
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        println!("==> all is well");
+        return Ok(());
+    }
+    Err(Failure::new(format!("failed: {}", failed.join(", ")), "each one's messages are above")
+        .into())
 }
 
 /// Installs what is missing when that is allowed, or says how.
