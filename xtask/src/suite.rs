@@ -80,13 +80,14 @@ fn system_programs() -> Result<()> {
             .into());
         }
         note(&by_hand);
-        command::run(Command::new("apt-get").args(["update", "-qq"]))?;
-        command::run(
+        command::answer(Command::new("apt-get").args(["update", "-qq"]))?;
+        command::answer(
             Command::new("apt-get")
                 .args(["install", "-qq", "--yes", "--no-install-recommends"])
                 .args(missing)
                 .env("DEBIAN_FRONTEND", "noninteractive"),
-        )
+        )?;
+        Ok(())
     })
 }
 
