@@ -8,10 +8,14 @@
 extern crate alloc;
 
 pub mod bus;
+pub mod interrupts;
+pub mod ioapic;
 pub mod pci;
+pub mod pic;
 pub mod saved;
 pub mod socket;
 
 pub use bus::{AddressSpace, Device, MapError, MappingId, Reply};
+pub use interrupts::InterruptRouter;
 pub use saved::{RestoreError, Saved, Section};
 pub use socket::{Access, Chip, DeadlineKick, Effects, Socket, Timed, Wiring};

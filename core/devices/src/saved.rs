@@ -110,3 +110,28 @@ pub trait Saved: Send + Sync {
     /// keeps its state.
     fn restore(&self, section: &Section) -> Result<(), RestoreError>;
 }
+
+/// Makes the saved form of a chip: a struct of its own, with each field of the chip named once,
+/// so that the chip can't grow state that is forgotten. Fields after `not` are wiring or
+/// configuration that a new machine has from its definition.
+macro_rules! saved_form {
+    ($form:ident of $chip:ident {
+        $($field:ident: $type:ty),* $(,)?
+    } $(not { $($skipped:ident),* $(,)? })?) => {
+        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+        pub(crate) struct $form {
+            $($field: $type),*
+        }
+        impl $form {
+            pub(crate) fn of(chip: &$chip) -> Self {
+                let $chip { $($field,)* $($($skipped: _),*)? } = chip;
+                Self { $($field: $field.clone()),* }
+            }
+            pub(crate) fn put(self, chip: &mut $chip) {
+                let Self { $($field),* } = self;
+                $(chip.$field = $field;)*
+            }
+        }
+    };
+}
+pub(crate) use saved_form;
