@@ -3,10 +3,13 @@
 //! directly ([`boot`], [`tables`]).
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod boot;
 pub mod config;
 pub mod layout;
+mod record;
 pub mod tables;
 
 pub use config::{CrashPolicy, MachineConfig};

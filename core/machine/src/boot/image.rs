@@ -68,36 +68,3 @@ impl<'a> Image<'a> {
         first
     }
 }
-
-/// A structure for the guest that is filled field by field.
-pub(super) struct Record(pub(super) alloc::vec::Vec<u8>);
-
-impl Record {
-    /// `len` zero bytes.
-    pub(super) fn zeroed(len: usize) -> Self {
-        Self(alloc::vec![0; len])
-    }
-
-    /// Puts `bytes` at `at`; what lies outside the structure is left out.
-    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
-        for (to, from) in self.0.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
-        }
-    }
-
-    pub(super) fn put_u8(&mut self, at: usize, value: u8) {
-        self.put(at, &[value]);
-    }
-
-    pub(super) fn put_u16(&mut self, at: usize, value: u16) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn put_u32(&mut self, at: usize, value: u32) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn put_u64(&mut self, at: usize, value: u64) {
-        self.put(at, &value.to_le_bytes());
-    }
-}
