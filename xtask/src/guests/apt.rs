@@ -130,7 +130,8 @@ impl Apt {
     /// Fetches packages and all that they depend on.
     pub(super) fn download_closure(&mut self, packages: &[&str]) -> Result<Vec<Deb>> {
         self.with_fresh_lists(|apt| {
-            let mut question = apt.get(&["install", "--print-uris", "-qq"]);
+            let mut question = apt.get(&["install", "--print-uris", "-qq", "-o"]);
+            question.arg(format!("Dir::Cache::archives={}", apt.never_filled().display()));
             let listing = command::answer(question.args(packages))?;
             let fetch = [&["install", "--download-only", "-qq"], packages].concat();
             apt.fetch(&parse_wanted(&listing)?, &fetch)
@@ -190,7 +191,7 @@ impl Apt {
                 .into());
             }
         }
-        for folder in ["lists/partial", "cache/archives/partial"] {
+        for folder in ["lists/partial", "cache/archives/partial", "never-filled/partial"] {
             let folder = self.folder.join(folder);
             fs::create_dir_all(&folder)
                 .with_context(|| format!("could not create {}", folder.display()))?;
@@ -223,6 +224,12 @@ impl Apt {
 
     fn archives(&self) -> PathBuf {
         self.folder.join("cache").join("archives")
+    }
+
+    /// `install --print-uris` leaves out what is in the archives already; an
+    /// empty folder in their place makes it name every package.
+    fn never_filled(&self) -> PathBuf {
+        self.folder.join("never-filled")
     }
 
     fn has_lists(&self) -> bool {

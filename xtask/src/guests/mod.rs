@@ -87,7 +87,10 @@ fn make(workspace: &Workspace, names: &[Guest], refresh: bool) -> Result<()> {
     // Two chores at once would download into the same files; the lock ends
     // with the process, whatever becomes of it.
     let lock = fs::File::create(place.folder.join("lock")).context("could not create the lock")?;
-    lock.lock().context("could not lock the guests' folder")?;
+    if lock.try_lock().is_err() {
+        note("another chore is making guests; waiting for it");
+        lock.lock().context("could not lock the guests' folder")?;
+    }
     let mut apt = Apt::new(place.folder.join("apt"));
     if refresh {
         step("package lists", || apt.update())?;
