@@ -1,0 +1,158 @@
+//! Guest time from the host's monotonic clock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kasane_ports::Clock;
+use parking_lot::Mutex;
+
+/// No pause.
+const RUNNING: u64 = u64::MAX;
+
+/// Guest nanoseconds, which stand still while the clock is paused and can be set (restore).
+#[derive(Debug)]
+pub struct HostClock {
+    origin: Instant,
+    /// Guest time minus host time since `origin`, wrapping.
+    shift_ns: AtomicU64,
+    /// Guest time at which the clock stands, or [`RUNNING`].
+    paused_at_ns: AtomicU64,
+    /// Held by who pauses, resumes or sets; never by readers.
+    change: Mutex<()>,
+}
+
+impl Default for HostClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HostClock {
+    /// A running clock at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            shift_ns: AtomicU64::new(0),
+            paused_at_ns: AtomicU64::new(RUNNING),
+            change: Mutex::new(()),
+        }
+    }
+
+    /// Stops guest time. Nothing if it stands already.
+    pub fn pause(&self) {
+        let _guard = self.change.lock();
+        if self.paused_at_ns.load(Ordering::Acquire) == RUNNING {
+            self.paused_at_ns.store(self.now_ns(), Ordering::Release);
+        }
+    }
+
+    /// Lets guest time go on from where it stands. Nothing if it runs already.
+    pub fn resume(&self) {
+        let _guard = self.change.lock();
+        let stood_at = self.paused_at_ns.load(Ordering::Acquire);
+        if stood_at != RUNNING {
+            self.shift_ns.store(stood_at.wrapping_sub(self.host_ns()), Ordering::Release);
+            self.paused_at_ns.store(RUNNING, Ordering::Release);
+        }
+    }
+
+    /// Sets guest time, running or paused. Only while no vCPU runs.
+    pub fn set_ns(&self, guest_ns: u64) {
+        let _guard = self.change.lock();
+        self.shift_ns.store(guest_ns.wrapping_sub(self.host_ns()), Ordering::Release);
+        if self.paused_at_ns.load(Ordering::Acquire) != RUNNING {
+            self.paused_at_ns.store(guest_ns, Ordering::Release);
+        }
+    }
+
+    /// The host's moment of a guest time; none while the clock is paused or when it is too far.
+    #[must_use]
+    pub fn instant_of(&self, guest_ns: u64) -> Option<Instant> {
+        if self.paused_at_ns.load(Ordering::Acquire) != RUNNING {
+            return None;
+        }
+        let left = guest_ns.saturating_sub(self.now_ns());
+        Instant::now().checked_add(Duration::from_nanos(left))
+    }
+
+    /// Host nanoseconds since the clock was made.
+    fn host_ns(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Clock for HostClock {
+    fn now_ns(&self) -> u64 {
+        let paused_at = self.paused_at_ns.load(Ordering::Acquire);
+        if paused_at != RUNNING {
+            return paused_at;
+        }
+        self.host_ns().wrapping_add(self.shift_ns.load(Ordering::Acquire))
+    }
+
+    fn wall_clock_s(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn time_goes_forward() {
+        let clock = HostClock::new();
+        let before = clock.now_ns();
+        std::thread::sleep(MILLISECOND);
+
+        assert!(clock.now_ns() >= before + 1_000_000);
+    }
+
+    #[test]
+    fn a_paused_clock_stands_and_goes_on_from_there() {
+        let clock = HostClock::new();
+        clock.pause();
+        let stood = clock.now_ns();
+        std::thread::sleep(20 * MILLISECOND);
+        let still = clock.now_ns();
+        clock.resume();
+        let after = clock.now_ns();
+
+        assert_eq!(still, stood);
+        assert!(after >= stood);
+        assert!(after < stood + 20_000_000, "the pause was counted");
+    }
+
+    #[test]
+    fn a_set_clock_tells_the_time_it_was_set_to() {
+        let clock = HostClock::new();
+        clock.pause();
+        clock.set_ns(5_000_000_000);
+        let paused = clock.now_ns();
+        clock.resume();
+
+        assert_eq!(paused, 5_000_000_000);
+        assert!(clock.now_ns() >= 5_000_000_000);
+    }
+
+    #[test]
+    fn deadlines_have_a_moment_unless_time_stands() {
+        let clock = HostClock::new();
+        let deadline = clock.now_ns() + 50_000_000;
+        let moment = clock.instant_of(deadline).unwrap();
+        let in_the_past = clock.instant_of(0).unwrap();
+        clock.pause();
+
+        assert!(moment > Instant::now());
+        assert!(in_the_past <= Instant::now());
+        assert_eq!(clock.instant_of(deadline), None);
+    }
+
+    #[test]
+    fn the_wall_clock_is_in_this_century() {
+        assert!(HostClock::new().wall_clock_s() > 1_600_000_000);
+    }
+}
