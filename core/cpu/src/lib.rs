@@ -4,6 +4,8 @@
 #![no_std]
 extern crate alloc;
 
+pub mod apic;
+pub mod cpuid;
 pub mod engine;
 pub mod exit;
 pub mod paging;

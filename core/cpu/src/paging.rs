@@ -177,7 +177,7 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
     }
 
     fn pae(&self, va: u64) -> Result<Translation, PageFault> {
-        let pdpte = self.context.pdpte[(va >> 30 & 3) as usize & 3];
+        let pdpte = self.context.pdpte.get((va >> 30 & 3) as usize).copied().unwrap_or(0);
         if pdpte & pte::P == 0 {
             return Err(self.fault(0));
         }
@@ -313,7 +313,7 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
                 Allowed {
                     readable: data,
                     writable: data && (rights.write || !wp),
-                    executable: !no_exec && !(rights.user && smep),
+                    executable: !(no_exec || rights.user && smep),
                 }
             }
         }

@@ -1,0 +1,466 @@
+//! Memory accesses of instructions: segmentation, alignment, paging, MMIO.
+
+use kasane_cpu::paging::{Access, Marking, Privilege, Translation};
+use kasane_cpu::{AccessSize, Exit, Seg};
+use kasane_memory::{Fill, GuestMemory, Scalar, Stored, TlbClass};
+use kasane_spec_x86::descriptor::access as rights;
+use kasane_spec_x86::vector;
+
+use crate::cpu::{Cpu, Stop};
+
+const OFFSET: u64 = 4095;
+
+fn privilege(class: TlbClass) -> Privilege {
+    match class {
+        TlbClass::User => Privilege::User,
+        TlbClass::Supervisor => Privilege::Supervisor,
+        TlbClass::SupervisorAc => Privilege::SupervisorAc,
+    }
+}
+
+impl Cpu {
+    // --- operands: segment and offset --------------------------------------------------------
+
+    /// Reads an operand of the current instruction.
+    ///
+    /// # Errors
+    /// Any segment, alignment or page fault; an exit for MMIO.
+    #[inline(always)]
+    pub fn read<T: Scalar>(&mut self, seg: Seg, offset: u64) -> Result<T, Stop> {
+        let va = self.linear(seg, offset, T::SIZE as u64, Access::Read)?;
+        match self.tlb.read(self.mode.data, va) {
+            Some(value) => Ok(value),
+            None => self.read_slow(seg, va, self.mode.data),
+        }
+    }
+    /// Writes an operand of the current instruction. `Ok` also if it hit code: then the block is
+    /// left after the instruction by a raised version (see `run`).
+    ///
+    /// # Errors
+    /// As for `read`.
+    #[inline(always)]
+    pub fn write<T: Scalar>(&mut self, seg: Seg, offset: u64, value: T) -> Result<(), Stop> {
+        let va = self.linear(seg, offset, T::SIZE as u64, Access::Write)?;
+        match self.tlb.write(self.mode.data, va, value) {
+            Some(Stored::Data) => Ok(()),
+            Some(Stored::Code) => {
+                self.code_written = true;
+                Ok(())
+            }
+            None => self.write_slow(seg, va, value, self.mode.data),
+        }
+    }
+    /// Checks that a write to an operand will succeed (or is MMIO), without writing.
+    ///
+    /// # Errors
+    /// The fault that the write would get.
+    pub fn probe_write(&mut self, seg: Seg, offset: u64, len: u64) -> Result<(), Stop> {
+        let va = self.linear(seg, offset, len, Access::Write)?;
+        self.probe_linear(seg, va, len, Access::Write, self.mode.data)
+    }
+    /// Read-modify-write of an operand: `f` gives the new value for the old one, and may be
+    /// called several times. Atomic if `locked`. Gives old and new value.
+    ///
+    /// # Errors
+    /// As for `write`.
+    #[inline(always)]
+    pub fn update<T: Scalar>(
+        &mut self,
+        seg: Seg,
+        offset: u64,
+        locked: bool,
+        mut f: impl FnMut(T) -> T,
+    ) -> Result<(T, T), Stop> {
+        let va = self.linear(seg, offset, T::SIZE as u64, Access::Write)?;
+        let class = self.mode.data;
+        if !locked
+            && let Some(old) = self.tlb.read(class, va)
+            && let new = f(old)
+            && let Some(stored) = self.tlb.write(class, va, new)
+        {
+            self.code_written |= stored == Stored::Code;
+            return Ok((old, new));
+        }
+        self.update_slow(seg, va, class, locked, &mut f)
+    }
+
+    #[cold]
+    fn update_slow<T: Scalar>(
+        &mut self,
+        seg: Seg,
+        va: u64,
+        class: TlbClass,
+        locked: bool,
+        f: &mut dyn FnMut(T) -> T,
+    ) -> Result<(T, T), Stop> {
+        self.probe_linear(seg, va, T::SIZE as u64, Access::Write, class)?;
+        if locked {
+            while let Some(old) = self.tlb.read::<T>(class, va) {
+                let new = f(old);
+                match self.tlb.compare_exchange(class, va, old, new) {
+                    Some((found, stored)) if found == old => {
+                        self.code_written |= stored == Stored::Code;
+                        return Ok((old, new));
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        }
+        // Not RAM, not locked, or across pages (then not atomic: see docs/status.md).
+        let old = self.read_slow(seg, va, class)?;
+        let new = f(old);
+        self.write_slow(seg, va, new, class)?;
+        Ok((old, new))
+    }
+
+    /// Segment part of an access: offset to linear address, with all checks of SDM vol. 3A §5.3
+    /// and §5.5 and the alignment check of §6.15 (#AC).
+    ///
+    /// # Errors
+    /// #GP(0), #SS(0) or #AC(0).
+    #[inline(always)]
+    pub fn linear(&mut self, seg: Seg, offset: u64, len: u64, access: Access) -> Result<u64, Stop> {
+        let n = seg as usize;
+        let need = if matches!(access, Access::Write) { 2 } else { 1 };
+        let base = self.mode.base.get(n).copied().unwrap_or(0);
+        let va = base.wrapping_add(offset) & self.mode.linear_mask;
+        if self.mode.plain.get(n).copied().unwrap_or(0) & need != 0 {
+            return Ok(va);
+        }
+        self.linear_checked(seg, offset, len, access)?;
+        Ok(va)
+    }
+
+    #[cold]
+    fn linear_checked(
+        &mut self,
+        seg: Seg,
+        offset: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<(), Stop> {
+        let write = matches!(access, Access::Write);
+        if !self.code64() && !self.segment_allows(seg, offset, len, write) {
+            return Err(self.segment_fault(seg));
+        }
+        let base = self.mode.base.get(seg as usize).copied().unwrap_or(0);
+        let va = base.wrapping_add(offset) & self.mode.linear_mask;
+        let aligned_to = if len.is_power_of_two() { len.min(16) } else { 1 };
+        if self.alignment_checked() && va & (aligned_to - 1) != 0 {
+            if self.code64() && !Self::canonical(va) {
+                return Err(self.segment_fault(seg));
+            }
+            return Err(self.raise(vector::AC, Some(0)));
+        }
+        self.watch(va, len, write);
+        Ok(())
+    }
+
+    /// #SS(0) for the stack segment, else #GP(0).
+    #[cold]
+    pub fn segment_fault(&mut self, seg: Seg) -> Stop {
+        if seg == Seg::Ss { self.ss(0) } else { self.gp(0) }
+    }
+
+    /// Whether a legacy-mode segment allows the access (SDM vol. 3A §5.3, §5.5).
+    fn segment_allows(&self, seg: Seg, offset: u64, len: u64, write: bool) -> bool {
+        let s = self.seg(seg);
+        let is_code = s.access & rights::CODE != 0;
+        if self.protected() && !self.v86() {
+            let rw = s.access & rights::RW != 0;
+            let allowed = match (is_code, write) {
+                (true, true) => false,
+                (true, false) | (false, true) => rw,
+                (false, false) => true,
+            };
+            if !s.present() || !allowed {
+                return false;
+            }
+        }
+        let last = offset.wrapping_add(len.wrapping_sub(1));
+        let limit = u64::from(s.limit);
+        if !is_code && s.access & rights::DC != 0 {
+            let top = if s.big() { 0xFFFF_FFFF } else { 0xFFFF };
+            offset > limit && last <= top && last >= offset
+        } else {
+            last <= limit && last >= offset
+        }
+    }
+
+    fn alignment_checked(&self) -> bool {
+        use kasane_spec_x86::{control::cr0, flags};
+        self.cpl() == 3 && self.flag(flags::AC) && self.state.cr0 & cr0::AM != 0
+    }
+
+    // --- linear addresses --------------------------------------------------------------------
+
+    /// Reads at a linear address as the processor does for its own structures (descriptor
+    /// tables, TSS): supervisor rights, no segment. `class` may also be given for other uses.
+    ///
+    /// # Errors
+    /// #PF, or an exit for MMIO.
+    pub fn read_linear<T: Scalar>(&mut self, va: u64, class: TlbClass) -> Result<T, Stop> {
+        match self.tlb.read(class, va) {
+            Some(value) => Ok(value),
+            None => self.read_slow(Seg::Ds, va, class),
+        }
+    }
+    /// Writes at a linear address; see `read_linear`.
+    ///
+    /// # Errors
+    /// #PF, or an exit for MMIO.
+    pub fn write_linear<T: Scalar>(
+        &mut self,
+        va: u64,
+        value: T,
+        class: TlbClass,
+    ) -> Result<(), Stop> {
+        match self.tlb.write(class, va, value) {
+            Some(stored) => {
+                self.code_written |= stored == Stored::Code;
+                Ok(())
+            }
+            None => self.write_slow(Seg::Ds, va, value, class),
+        }
+    }
+    /// Checks that all bytes of a linear range may be accessed, and enters their pages in the
+    /// TLB (RAM; MMIO passes).
+    ///
+    /// # Errors
+    /// The fault that the access would get.
+    pub fn probe_linear(
+        &mut self,
+        seg: Seg,
+        va: u64,
+        len: u64,
+        access: Access,
+        class: TlbClass,
+    ) -> Result<(), Stop> {
+        self.check_canonical(seg, va, len)?;
+        self.translate_fill(va, access, class)?;
+        let last = va.wrapping_add(len.wrapping_sub(1)) & self.mode.linear_mask;
+        if (last ^ va) & !OFFSET != 0 {
+            self.translate_fill(last, access, class)?;
+        }
+        Ok(())
+    }
+
+    fn check_canonical(&mut self, seg: Seg, va: u64, len: u64) -> Result<(), Stop> {
+        let last = va.wrapping_add(len.wrapping_sub(1));
+        if self.code64() && !(Self::canonical(va) && Self::canonical(last)) {
+            return Err(self.segment_fault(seg));
+        }
+        Ok(())
+    }
+
+    /// Walks for one page and enters it in the TLB.
+    ///
+    /// # Errors
+    /// #PF.
+    pub fn translate_fill(
+        &mut self,
+        va: u64,
+        access: Access,
+        class: TlbClass,
+    ) -> Result<Translation, Stop> {
+        let context = self.paging();
+        let walk = context.walk(self.tlb.memory(), va, access, privilege(class), Marking::Set);
+        match walk {
+            Ok(found) => {
+                if found.gpa & !OFFSET != self.apic.mmio_page() {
+                    let fill = Fill {
+                        gpa: found.gpa,
+                        read: found.readable,
+                        write: found.writable,
+                        exec: found.executable,
+                        global: found.global,
+                    };
+                    self.tlb.fill(class, va, fill);
+                }
+                Ok(found)
+            }
+            Err(fault) => Err(self.page_fault(fault.error, va)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow<T: Scalar>(&mut self, seg: Seg, va: u64, class: TlbClass) -> Result<T, Stop> {
+        let len = T::SIZE as u64;
+        self.check_canonical(seg, va, len)?;
+        if (va & OFFSET) + len <= 4096 {
+            let found = self.translate_fill(va, Access::Read, class)?;
+            if let Some(value) = self.tlb.read(class, va) {
+                return Ok(value);
+            }
+            return self.physical_read(found.gpa);
+        }
+        // Across pages: both are checked before the first byte is read, and each part is read
+        // as a unit, so that an MMIO register isn't asked twice.
+        let split = 4096 - (va & OFFSET);
+        let second = va.wrapping_add(split) & self.mode.linear_mask;
+        let a = self.translate_fill(va, Access::Read, class)?.gpa;
+        let b = self.translate_fill(second, Access::Read, class)?.gpa;
+        let mut bytes = [0u8; 16];
+        for i in 0..len {
+            let gpa = if i < split { a.wrapping_add(i) } else { b.wrapping_add(i - split) };
+            let byte: u8 = self.physical_read(gpa)?;
+            if let Some(slot) = bytes.get_mut(i as usize) {
+                *slot = byte;
+            }
+        }
+        Ok(T::truncate(u128::from_le_bytes(bytes)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow<T: Scalar>(
+        &mut self,
+        seg: Seg,
+        va: u64,
+        value: T,
+        class: TlbClass,
+    ) -> Result<(), Stop> {
+        let len = T::SIZE as u64;
+        self.check_canonical(seg, va, len)?;
+        if (va & OFFSET) + len <= 4096 {
+            let found = self.translate_fill(va, Access::Write, class)?;
+            if let Some(stored) = self.tlb.write(class, va, value) {
+                self.code_written |= stored == Stored::Code;
+                return Ok(());
+            }
+            return self.physical_write(found.gpa, value);
+        }
+        let split = 4096 - (va & OFFSET);
+        let second = va.wrapping_add(split) & self.mode.linear_mask;
+        let a = self.translate_fill(va, Access::Write, class)?.gpa;
+        let b = self.translate_fill(second, Access::Write, class)?.gpa;
+        for (i, byte) in (0..len).zip(value.widen().to_le_bytes()) {
+            let gpa = if i < split { a.wrapping_add(i) } else { b.wrapping_add(i - split) };
+            self.physical_write(gpa, byte)?;
+        }
+        Ok(())
+    }
+
+    // --- physical addresses ------------------------------------------------------------------
+
+    /// Reads at a guest-physical address, within a page: RAM, the local APIC, or the machine.
+    fn physical_read<T: Scalar>(&mut self, gpa: u64) -> Result<T, Stop> {
+        let mut bytes = [0u8; 16];
+        let len = T::SIZE;
+        if gpa & !OFFSET != self.apic.mmio_page()
+            && let Some(part) = bytes.get_mut(..len)
+            && self.tlb.memory().read(gpa, part).is_ok()
+        {
+            return Ok(T::truncate(u128::from_le_bytes(bytes)));
+        }
+        if gpa & !OFFSET == self.apic.mmio_page() {
+            return Ok(T::from_u64(self.apic_mmio_read(gpa & OFFSET, len as u64)));
+        }
+        if let Some(size) = AccessSize::from_bytes(len) {
+            return Ok(T::from_u64(self.ask(Exit::MmioRead { gpa, size })?));
+        }
+        let low = self.ask(Exit::MmioRead { gpa, size: AccessSize::Qword })?;
+        let high =
+            self.ask(Exit::MmioRead { gpa: gpa.wrapping_add(8), size: AccessSize::Qword })?;
+        Ok(T::truncate(u128::from(low) | u128::from(high) << 64))
+    }
+
+    fn physical_write<T: Scalar>(&mut self, gpa: u64, value: T) -> Result<(), Stop> {
+        let len = T::SIZE;
+        let bytes = value.widen().to_le_bytes();
+        let in_apic = gpa & !OFFSET == self.apic.mmio_page();
+        if !in_apic
+            && let Some(part) = bytes.get(..len)
+            && self.tlb.memory().write(gpa, part).is_ok()
+        {
+            // The bytes may be code that this very block was made from.
+            self.code_written = true;
+            return Ok(());
+        }
+        if in_apic {
+            return self.apic_mmio_write(gpa & OFFSET, len as u64, value.to_u64());
+        }
+        if let Some(size) = AccessSize::from_bytes(len) {
+            self.ask(Exit::MmioWrite { gpa, size, value: value.to_u64() })?;
+            return Ok(());
+        }
+        let (low, high) = (value.widen() as u64, (value.widen() >> 64) as u64);
+        self.ask(Exit::MmioWrite { gpa, size: AccessSize::Qword, value: low })?;
+        let gpa = gpa.wrapping_add(8);
+        self.ask(Exit::MmioWrite { gpa, size: AccessSize::Qword, value: high })?;
+        Ok(())
+    }
+
+    // --- stack -------------------------------------------------------------------------------
+
+    /// The stack pointer in the stack's width.
+    #[inline(always)]
+    #[must_use]
+    pub fn stack_pointer(&self) -> u64 {
+        self.reg(kasane_cpu::Gpr::Rsp) & self.mode.stack_mask
+    }
+    /// Sets the stack pointer in the stack's width.
+    #[inline(always)]
+    pub fn set_stack_pointer(&mut self, value: u64) {
+        let mask = self.mode.stack_mask;
+        self.set_masked(kasane_cpu::Gpr::Rsp, mask, value);
+    }
+    /// Pushes: writes below the stack pointer and moves it. Nothing moves if the write faults.
+    ///
+    /// # Errors
+    /// As for `write`.
+    #[inline(always)]
+    pub fn push<T: Scalar>(&mut self, value: T) -> Result<(), Stop> {
+        let sp = self.stack_pointer().wrapping_sub(T::SIZE as u64) & self.mode.stack_mask;
+        self.write(Seg::Ss, sp, value)?;
+        self.set_stack_pointer(sp);
+        Ok(())
+    }
+    /// Reads the top of the stack plus `skip` bytes without moving the pointer.
+    ///
+    /// # Errors
+    /// As for `read`.
+    #[inline(always)]
+    pub fn peek<T: Scalar>(&mut self, skip: u64) -> Result<T, Stop> {
+        let at = self.stack_pointer().wrapping_add(skip) & self.mode.stack_mask;
+        self.read(Seg::Ss, at)
+    }
+    /// Moves the stack pointer up after `peek`s.
+    #[inline(always)]
+    pub fn drop_stack(&mut self, bytes: u64) {
+        self.set_stack_pointer(self.stack_pointer().wrapping_add(bytes));
+    }
+
+    // --- debug -------------------------------------------------------------------------------
+
+    /// Notes data breakpoints (DR0-DR3) and the debugger's watchpoints that an access hits.
+    fn watch(&mut self, va: u64, len: u64, write: bool) {
+        let last = va.wrapping_add(len.wrapping_sub(1));
+        for n in 0..4u32 {
+            let enabled = self.state.dr7 >> (n * 2) & 3 != 0;
+            let kind = self.state.dr7 >> (16 + n * 4) & 3;
+            let matches_kind = kind == 3 || (kind == 1 && write);
+            if !enabled || !matches_kind {
+                continue;
+            }
+            let size = match self.state.dr7 >> (18 + n * 4) & 3 {
+                0 => 1,
+                1 => 2,
+                2 => 8,
+                _ => 4,
+            };
+            let at = self.state.dr.get(n as usize).copied().unwrap_or(0) & !(size - 1);
+            if at <= last && va < at.wrapping_add(size) {
+                self.debug_hits |= 1 << n;
+            }
+        }
+        for point in &self.debugger.watchpoints {
+            let wanted = if write { point.on_write } else { point.on_read };
+            if wanted && point.address <= last && va < point.address.wrapping_add(point.len) {
+                self.watch_hit = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The run loop: blocks, and between them whatever wants attention.
+//!
+//! Priorities between instructions follow SDM vol. 3A §6.9 table 6-2: INIT, traps of the
+//! previous instruction, NMI, maskable interrupts, code breakpoints, then faults of the next
+//! instruction.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use kasane_cpu::apic::events;
+use kasane_cpu::engine::DebugControl;
+use kasane_cpu::{Activity, CpuState, EngineFault, Entry, Exit, StateSet, Vcpu};
+use kasane_ports::Kick;
+use kasane_spec_x86::control::{dr6, dr7};
+use kasane_spec_x86::flags;
+
+use crate::block::{Block, BlockCache};
+use crate::cpu::{Cpu, Fault, Shadow, Stop};
+use crate::deliver::Delivered;
+
+/// A running vCPU looks at the clock once in so many instructions (for its APIC timer).
+const CLOCK_INTERVAL: u64 = 2048;
+
+/// What the machine was asked last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// By an instruction: the answer goes to the replay log.
+    Instruction,
+    /// `InterruptWindow`.
+    PicVector,
+}
+
+/// One vCPU of the interpreter.
+pub struct InterpVcpu {
+    pub(crate) cpu: Cpu,
+    cache: BlockCache,
+    asked: Asked,
+    kicked: bool,
+    /// `retired` at which to look at the clock again.
+    clock_check: u64,
+    /// `retired` at which to stop.
+    budget_end: Option<u64>,
+    a20_mask: u64,
+    /// After a stop at a breakpoint: run this instruction without stopping again.
+    skip_breakpoint: bool,
+}
+
+impl InterpVcpu {
+    pub(crate) fn new(cpu: Cpu) -> Self {
+        let a20_mask = cpu.mailbox.a20_mask();
+        Self {
+            cpu,
+            cache: BlockCache::default(),
+            asked: Asked::Nothing,
+            kicked: false,
+            clock_check: 0,
+            budget_end: None,
+            a20_mask,
+            skip_breakpoint: false,
+        }
+    }
+
+    fn enter(&mut self, entry: Entry) -> Option<Exit> {
+        match core::mem::replace(&mut self.asked, Asked::Nothing) {
+            Asked::Nothing => {}
+            Asked::Instruction => self.cpu.replay.answer(entry),
+            Asked::PicVector => {
+                if let Entry::ExternalInterrupt { vector } = entry {
+                    self.cpu.state.activity = Activity::Running;
+                    let delivered = self.cpu.deliver_interrupt(vector);
+                    return self.after_delivery(delivered);
+                }
+            }
+        }
+        self.clock_check = 0;
+        None
+    }
+
+    fn after_delivery(&mut self, delivered: Delivered) -> Option<Exit> {
+        self.cpu.debug_hits = 0;
+        match delivered {
+            Delivered::Done => None,
+            Delivered::Shutdown => {
+                self.cpu.state.activity = Activity::Shutdown;
+                Some(Exit::TripleFault)
+            }
+        }
+    }
+
+    /// Takes over what other threads posted.
+    fn collect(&mut self) {
+        let cpu = &mut self.cpu;
+        let posted = cpu.mailbox.take_events();
+        if posted & events::KICK != 0 {
+            self.kicked = true;
+        }
+        if posted & events::NMI != 0 {
+            cpu.state.nmi_pending = true;
+        }
+        if posted & events::INTERRUPT != 0 {
+            cpu.apic.collect();
+        }
+        if posted & events::INIT != 0 {
+            cpu.init();
+        }
+        if posted & events::SIPI != 0 && cpu.state.activity == Activity::WaitForSipi {
+            cpu.start_up(cpu.mailbox.sipi_vector());
+        }
+        if cpu.mailbox.a20_mask() != self.a20_mask {
+            self.a20_mask = cpu.mailbox.a20_mask();
+            cpu.tlb.flush_all();
+        }
+        cpu.tlb.refresh();
+    }
+
+    /// Handles what is pending between two instructions. `Some`: `run` returns.
+    fn attend(&mut self) -> Option<Exit> {
+        if self.cpu.mailbox.pending() != 0 {
+            self.collect();
+        }
+        if self.cpu.retired >= self.clock_check {
+            let now = self.cpu.clock.now_ns();
+            self.cpu.apic.advance(now);
+            self.clock_check = self.cpu.retired.wrapping_add(CLOCK_INTERVAL);
+        }
+        if let Some(vector) = self.cpu.apic.take_eoi() {
+            return Some(Exit::Eoi { vector });
+        }
+        if core::mem::take(&mut self.kicked) {
+            return Some(Exit::Kicked);
+        }
+        match self.cpu.state.activity {
+            Activity::Running | Activity::Halted => {}
+            Activity::WaitForSipi => {
+                self.clock_check = 0;
+                return Some(Exit::Halt);
+            }
+            Activity::Shutdown => return Some(Exit::TripleFault),
+        }
+        if self.budget_end.is_some_and(|end| self.cpu.retired >= end) {
+            self.budget_end = None;
+            return Some(Exit::BudgetUsed);
+        }
+        if self.cpu.replay.active() || self.cpu.shadow == Shadow::MovSs {
+            return None;
+        }
+        self.take_interrupt()
+    }
+
+    fn take_interrupt(&mut self) -> Option<Exit> {
+        let cpu = &mut self.cpu;
+        if cpu.state.nmi_pending && !cpu.state.nmi_blocked {
+            cpu.state.nmi_pending = false;
+            cpu.state.activity = Activity::Running;
+            let delivered = cpu.deliver_nmi();
+            return self.after_delivery(delivered);
+        }
+        if cpu.state.rflags & flags::IF != 0 && cpu.shadow == Shadow::None {
+            if let Some(vector) = cpu.apic.ready() {
+                cpu.apic.acknowledge(vector);
+                cpu.state.activity = Activity::Running;
+                let delivered = cpu.deliver_interrupt(vector);
+                return self.after_delivery(delivered);
+            }
+            if cpu.mailbox.extint() && cpu.apic.passes_extint() {
+                self.asked = Asked::PicVector;
+                return Some(Exit::InterruptWindow);
+            }
+        }
+        if self.cpu.state.activity == Activity::Halted {
+            self.clock_check = 0;
+            return Some(Exit::Halt);
+        }
+        None
+    }
+
+    /// Whether `attend` would find anything; cheap, asked between blocks.
+    #[inline(always)]
+    fn quiet(&self) -> bool {
+        let cpu = &self.cpu;
+        cpu.mailbox.pending() == 0
+            && cpu.retired < self.clock_check
+            && !cpu.attention
+            && cpu.state.rflags & flags::IF == 0
+            || cpu.mailbox.pending() == 0
+                && cpu.retired < self.clock_check
+                && !cpu.attention
+                && cpu.apic.ready().is_none()
+                && !cpu.mailbox.extint()
+    }
+
+    /// Runs one block, or one instruction where something wants to look after each.
+    fn run_block(&mut self) -> Option<Exit> {
+        let single = self.cpu.stepping() || self.cpu.replay.active() || self.budget_end.is_some();
+        if single && let Some(exit) = self.before_instruction() {
+            return Some(exit);
+        }
+        let block = match self.cache.find(&mut self.cpu) {
+            Ok(block) => block,
+            Err(stop) => return self.stopped(stop),
+        };
+        if single {
+            return self.run_single();
+        }
+        match run_ops(&mut self.cpu, block) {
+            Ok(()) => None,
+            Err(stop) => self.stopped(stop),
+        }
+    }
+
+    fn run_single(&mut self) -> Option<Exit> {
+        let cpu = &mut self.cpu;
+        let stepped = cpu.state.rflags & flags::TF != 0;
+        let shadow = core::mem::take(&mut cpu.shadow);
+        cpu.replay.restart();
+        cpu.watch_hit = false;
+        let Ok(block) = self.cache.find(cpu) else { return None };
+        let Some(op) = block.ops.first() else { return None };
+        cpu.next_rip = op.next_rip;
+        cpu.suppress_rf_clear = false;
+        match (op.run)(cpu, op) {
+            Ok(()) | Err(Stop::Break) => {}
+            Err(stop) => {
+                cpu.shadow = if stop == Stop::Exit { shadow } else { Shadow::None };
+                return self.stopped(stop);
+            }
+        }
+        cpu.replay.commit();
+        cpu.state.rip = cpu.next_rip;
+        cpu.retired = cpu.retired.wrapping_add(1);
+        cpu.code_written = false;
+        if !cpu.suppress_rf_clear {
+            cpu.state.rflags &= !flags::RF;
+        }
+        self.after_instruction(stepped)
+    }
+
+    /// Traps of a finished instruction: single step and data breakpoints, the debugger's wishes.
+    fn after_instruction(&mut self, stepped: bool) -> Option<Exit> {
+        let cpu = &mut self.cpu;
+        let mut bits = if cpu.shadow == Shadow::MovSs { 0 } else { cpu.debug_hits };
+        if stepped && cpu.shadow != Shadow::MovSs {
+            bits |= dr6::BS;
+        }
+        if bits != 0 {
+            let fault = Fault { vector: 1, error: None, address: 0, dr6: bits };
+            let delivered = cpu.deliver_exception(fault);
+            if let Some(exit) = self.after_delivery(delivered) {
+                return Some(exit);
+            }
+        }
+        let cpu = &mut self.cpu;
+        if core::mem::take(&mut cpu.watch_hit) {
+            return Some(Exit::Debug { rip: cpu.state.rip, dr6: 1 });
+        }
+        if cpu.debugger.single_step {
+            return Some(Exit::Debug { rip: cpu.state.rip, dr6: dr6::BS as u32 });
+        }
+        None
+    }
+
+    /// Breakpoints on the instruction at RIP: the debugger's, then DR0-DR3 (a fault, held back
+    /// by RF).
+    fn before_instruction(&mut self) -> Option<Exit> {
+        let cpu = &mut self.cpu;
+        let base = cpu.mode.base.get(1).copied().unwrap_or(0);
+        let va = base.wrapping_add(cpu.state.rip) & cpu.mode.linear_mask;
+        let skip = core::mem::take(&mut self.skip_breakpoint);
+        if !skip && !cpu.replay.active() && cpu.debugger.breakpoints.contains(&va) {
+            self.skip_breakpoint = true;
+            return Some(Exit::Debug { rip: cpu.state.rip, dr6: 0 });
+        }
+        if cpu.state.dr7 & dr7::ENABLES == 0
+            || cpu.state.rflags & flags::RF != 0
+            || cpu.replay.active()
+            || cpu.shadow == Shadow::MovSs
+        {
+            return None;
+        }
+        let mut hits = 0;
+        for n in 0..4u32 {
+            let enabled = cpu.state.dr7 >> (n * 2) & 3 != 0;
+            let kind = cpu.state.dr7 >> (16 + n * 4) & 3;
+            if enabled && kind == 0 && cpu.state.dr.get(n as usize) == Some(&va) {
+                hits |= 1u64 << n;
+            }
+        }
+        if hits == 0 {
+            return None;
+        }
+        let stop = cpu.debug_fault(hits);
+        self.stopped(stop)
+    }
+
+    /// An instruction stopped before it was done.
+    fn stopped(&mut self, stop: Stop) -> Option<Exit> {
+        let cpu = &mut self.cpu;
+        cpu.code_written = false;
+        match stop {
+            Stop::Break => None,
+            Stop::Fault => {
+                cpu.replay.commit();
+                let fault = cpu.fault;
+                let delivered = cpu.deliver_exception(fault);
+                self.after_delivery(delivered)
+            }
+            Stop::Exit => {
+                cpu.replay.restart();
+                self.asked = Asked::Instruction;
+                cpu.pending_exit.take()
+            }
+        }
+    }
+}
+
+/// Runs the instructions of a block until one branches, stops or changes code.
+#[inline]
+fn run_ops(cpu: &mut Cpu, block: &Block) -> Result<(), Stop> {
+    let mut done = 0u64;
+    let mut result = Ok(());
+    for op in &block.ops {
+        cpu.next_rip = op.next_rip;
+        match (op.run)(cpu, op) {
+            Ok(()) => {
+                cpu.state.rip = cpu.next_rip;
+                done = done.wrapping_add(1);
+                if cpu.code_written {
+                    cpu.code_written = false;
+                    break;
+                }
+            }
+            Err(Stop::Break) => {
+                cpu.state.rip = cpu.next_rip;
+                done = done.wrapping_add(1);
+                cpu.code_written = false;
+                break;
+            }
+            Err(stop) => {
+                result = Err(stop);
+                break;
+            }
+        }
+    }
+    cpu.retired = cpu.retired.wrapping_add(done);
+    result
+}
+
+impl Vcpu for InterpVcpu {
+    fn run(&mut self, entry: Entry) -> Result<Exit, EngineFault> {
+        if let Some(exit) = self.enter(entry) {
+            return Ok(exit);
+        }
+        loop {
+            if !self.quiet() {
+                self.cpu.attention = false;
+                if let Some(exit) = self.attend() {
+                    return Ok(exit);
+                }
+                if self.cpu.state.activity != Activity::Running {
+                    self.cpu.attention = true;
+                    continue;
+                }
+            }
+            if let Some(exit) = self.run_block() {
+                return Ok(exit);
+            }
+        }
+    }
+    fn read(&mut self, set: StateSet, state: &mut CpuState) {
+        self.cpu.copy_out(set, state);
+    }
+    fn write(&mut self, set: StateSet, state: &CpuState) {
+        self.cpu.copy_in(set, state);
+        self.cpu.attention = true;
+    }
+    fn kicker(&self) -> Arc<dyn Kick> {
+        self.cpu.mailbox.clone()
+    }
+    fn set_budget(&mut self, instructions: Option<u64>) {
+        self.budget_end = instructions.map(|n| self.cpu.retired.saturating_add(n));
+        self.cpu.attention = true;
+    }
+    fn instructions(&self) -> u64 {
+        self.cpu.retired
+    }
+    fn next_deadline_ns(&self) -> Option<u64> {
+        self.cpu.apic.deadline_ns()
+    }
+    fn has_work(&mut self) -> bool {
+        if self.cpu.mailbox.pending() != 0 {
+            return true;
+        }
+        let now = self.cpu.clock.now_ns();
+        self.cpu.apic.advance(now);
+        let interrupts = self.cpu.state.rflags & flags::IF != 0;
+        let extint = self.cpu.mailbox.extint() && self.cpu.apic.passes_extint();
+        self.cpu.state.nmi_pending && !self.cpu.state.nmi_blocked
+            || interrupts && (self.cpu.apic.ready().is_some() || extint)
+    }
+    fn set_debug(&mut self, debug: &DebugControl) {
+        self.cpu.debugger = debug.clone();
+        self.cpu.refresh_mode();
+        self.skip_breakpoint = false;
+    }
+    fn missing_instructions(&self) -> Vec<(alloc::string::String, u64)> {
+        self.cpu.missing_instructions()
+    }
+}
+
+/// For the partition: boxes a vCPU.
+pub(crate) fn boxed(cpu: Cpu) -> Box<dyn Vcpu> {
+    Box::new(InterpVcpu::new(cpu))
+}
