@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use kasane_cpu::cpuid::Feature;
 use kasane_cpu::paging::Access;
 use kasane_memory::GuestMemory;
 
@@ -203,7 +204,7 @@ impl BlockCache {
     ) -> Result<(Vec<Instruction>, u64, Option<u64>), Stop> {
         let bits = cpu.mode.code as u32;
         let bytes = fetched.bytes.get(..fetched.len).unwrap_or_default();
-        let mut decoder = Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bits, bytes, rip, decoder_options(cpu));
         let mut instrs = Vec::new();
         let mut len = 0;
         while instrs.len() < MAX_OPS && decoder.can_decode() {
@@ -259,7 +260,7 @@ impl BlockCache {
         }
         let bits = cpu.mode.code as u32;
         let whole = bytes.get(..end).unwrap_or_default();
-        let mut decoder = Decoder::with_ip(bits, whole, rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bits, whole, rip, decoder_options(cpu));
         let mut instr = decoder.decode();
         if instr.is_invalid() {
             if decoder.last_error() == DecoderError::NoMoreBytes && limited {
@@ -272,6 +273,18 @@ impl BlockCache {
     }
 }
 
+/// LZCNT and TZCNT are BSR and BSF with a prefix that processors without them ignore.
+fn decoder_options(cpu: &Cpu) -> u32 {
+    let mut options = DecoderOptions::NONE;
+    if !cpu.model.has(Feature::Bmi1) {
+        options |= DecoderOptions::NO_MPFX_0FBC;
+    }
+    if !cpu.model.has(Feature::Lzcnt) {
+        options |= DecoderOptions::NO_MPFX_0FBD;
+    }
+    options
+}
+
 fn ends_block(instr: &Instruction) -> bool {
     instr.is_invalid()
         || instr.flow_control() != FlowControl::Next
@@ -279,9 +292,10 @@ fn ends_block(instr: &Instruction) -> bool {
 }
 
 fn make_op(cpu: &Cpu, instr: Instruction) -> Op {
-    let lowered = exec::lower(&instr).unwrap_or_else(|| {
-        let run = if instr.code() == Code::INVALID { exec::invalid } else { exec::missing };
-        crate::op::Lowered::ending(run)
+    let shown = crate::guard::shown(&cpu.model, &instr);
+    let lowered = exec::lower(&instr).filter(|_| shown).unwrap_or_else(|| {
+        let lacking = shown && instr.code() != Code::INVALID;
+        crate::op::Lowered::ending(if lacking { exec::missing } else { exec::invalid })
     });
     let mask = match cpu.mode.code {
         CodeSize::Bits64 => u64::MAX,

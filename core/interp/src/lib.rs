@@ -28,6 +28,7 @@ pub mod block;
 pub mod cpu;
 pub mod deliver;
 pub mod exec;
+pub mod guard;
 pub mod io;
 pub mod op;
 pub mod partition;
