@@ -271,9 +271,8 @@ stack_loads:
   mov %esp, %ebx
   pop %ds
   ENDTRY
-  mov exc_esp, %eax               // PUSHA's ESP: 4 for DS..., the frame below it
-  mov exc_kesp, %eax
-  add $16, %eax
+  mov exc_kesp, %eax              // no change of ring: the frame is right below the operand
+  add $12, %eax
   CHECK(%eax, exc_ebx)
   SEGMENT_AT S1, smallstack, 0xff, 0xf3, 4
   CASE "stack limit: PUSH below is #SS(0)"
