@@ -37,7 +37,7 @@ struct Outcome {
 /// `cargo xtask nightly`.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     guests::everything(workspace)?;
-    release(workspace)?;
+    release()?;
     let mut outcomes = vec![part("long tests (`--ignored`)", || long_tests(workspace))];
     outcomes.push(part(&format!("comparison with the CPU, {} h", arguments.hours), || {
         programs::differ(workspace, &["--hours".to_owned(), arguments.hours.clone()])
