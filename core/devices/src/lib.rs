@@ -12,6 +12,8 @@ pub mod interrupts;
 pub mod ioapic;
 pub mod pci;
 pub mod pic;
+pub mod pit;
+pub mod rtc;
 pub mod saved;
 pub mod socket;
 
