@@ -1,0 +1,75 @@
+//! What the host lets passed-through code use.
+
+use iced_x86::CpuidFeature;
+
+/// Instruction-set extensions of the host, as far as this crate passes them on. x87, MMX, SSE and
+/// SSE2 are part of every 64-bit processor and have no bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostFeatures(pub u32);
+
+impl HostFeatures {
+    /// SSE3.
+    pub const SSE3: Self = Self(1 << 0);
+    /// SSSE3.
+    pub const SSSE3: Self = Self(1 << 1);
+    /// SSE4.1.
+    pub const SSE4_1: Self = Self(1 << 2);
+    /// SSE4.2.
+    pub const SSE4_2: Self = Self(1 << 3);
+    /// AES-NI.
+    pub const AES: Self = Self(1 << 4);
+    /// PCLMULQDQ.
+    pub const PCLMULQDQ: Self = Self(1 << 5);
+    /// SHA.
+    pub const SHA: Self = Self(1 << 6);
+    /// AVX, with the operating system's support for its registers.
+    pub const AVX: Self = Self(1 << 7);
+    /// AVX2.
+    pub const AVX2: Self = Self(1 << 8);
+    /// FMA.
+    pub const FMA: Self = Self(1 << 9);
+    /// F16C.
+    pub const F16C: Self = Self(1 << 10);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    /// This set, with `feature` if `present`.
+    #[must_use]
+    pub const fn with(self, feature: Self, present: bool) -> Self {
+        if present { self.union(feature) } else { self }
+    }
+    /// Whether all of `other` is in this set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// Whether an instruction of `feature` may be passed to this host: the allow-list.
+    #[must_use]
+    pub fn allows(self, feature: CpuidFeature) -> bool {
+        match feature {
+            CpuidFeature::FPU
+            | CpuidFeature::FPU287
+            | CpuidFeature::FPU387
+            | CpuidFeature::CMOV
+            | CpuidFeature::MMX
+            | CpuidFeature::SSE
+            | CpuidFeature::SSE2 => true,
+            CpuidFeature::SSE3 => self.contains(Self::SSE3),
+            CpuidFeature::SSSE3 => self.contains(Self::SSSE3),
+            CpuidFeature::SSE4_1 => self.contains(Self::SSE4_1),
+            CpuidFeature::SSE4_2 => self.contains(Self::SSE4_2),
+            CpuidFeature::AES => self.contains(Self::AES),
+            CpuidFeature::PCLMULQDQ => self.contains(Self::PCLMULQDQ),
+            CpuidFeature::SHA => self.contains(Self::SHA),
+            CpuidFeature::AVX => self.contains(Self::AVX),
+            CpuidFeature::AVX2 => self.contains(Self::AVX2),
+            CpuidFeature::FMA => self.contains(Self::FMA),
+            CpuidFeature::F16C => self.contains(Self::F16C),
+            // Not a wildcard for "the rest is fine": whatever is not named above is refused.
+            _ => false,
+        }
+    }
+}

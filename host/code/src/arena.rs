@@ -1,0 +1,148 @@
+//! One memory file, mapped twice.
+
+use std::arch::asm;
+use std::ptr::{NonNull, null_mut};
+
+use kasane_passthrough::{ArenaError, CodeArena, CodeEntry, Outcome};
+
+use crate::signals;
+
+/// Executable memory of this process.
+#[derive(Debug)]
+pub(crate) struct HostArena {
+    writable: View,
+    executable: View,
+}
+
+/// A mapping, unmapped when dropped.
+#[derive(Debug)]
+struct View {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a view is only an address range; what is done with it is ruled by `CodeArena`'s contract.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    fn map(file: libc::c_int, len: usize, protection: libc::c_int) -> Result<Self, ArenaError> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe { libc::mmap(null_mut(), len, protection, libc::MAP_SHARED, file, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(refused());
+        }
+        let start = NonNull::new(start.cast()).ok_or(ArenaError::Refused(0))?;
+        Ok(Self { start, len })
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: the range is this view's own mapping, and no one uses it after the drop.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+fn refused() -> ArenaError {
+    ArenaError::Refused(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+impl HostArena {
+    pub(crate) fn new(capacity: usize) -> Result<Self, ArenaError> {
+        let len = capacity.max(1).checked_next_multiple_of(4096).ok_or(ArenaError::OutOfRange)?;
+        let size = libc::off_t::try_from(len).map_err(|_| ArenaError::OutOfRange)?;
+        // SAFETY: the name is a NUL-terminated string.
+        let file = unsafe { libc::memfd_create(c"kasane-code".as_ptr(), libc::MFD_CLOEXEC) };
+        if file < 0 {
+            return Err(refused());
+        }
+        // SAFETY: the descriptor is open and ours.
+        let sized = unsafe { libc::ftruncate(file, size) };
+        let views = if sized == 0 { Self::map(file, len) } else { Err(refused()) };
+        // SAFETY: the descriptor is ours; the mappings keep the file.
+        unsafe { libc::close(file) };
+        views
+    }
+
+    fn map(file: libc::c_int, len: usize) -> Result<Self, ArenaError> {
+        Ok(Self {
+            writable: View::map(file, len, libc::PROT_READ | libc::PROT_WRITE)?,
+            executable: View::map(file, len, libc::PROT_READ | libc::PROT_EXEC)?,
+        })
+    }
+
+    fn contains(&self, offset: usize, len: usize) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.writable.len)
+    }
+}
+
+// SAFETY: both views are of the same file and live as long as the arena; `write` ends with a
+// serializing instruction, so that this thread executes what it wrote (SDM vol. 3A §8.1.3).
+unsafe impl CodeArena for HostArena {
+    fn capacity(&self) -> usize {
+        self.writable.len
+    }
+
+    fn address(&self) -> u64 {
+        self.executable.start.as_ptr() as u64
+    }
+
+    unsafe fn write(&self, offset: usize, code: &[u8]) -> Result<(), ArenaError> {
+        if !self.contains(offset, code.len()) {
+            return Err(ArenaError::OutOfRange);
+        }
+        // SAFETY: the range is inside the writable view (checked above), which is not the memory
+        // of `code`; the caller says that nobody executes it.
+        unsafe {
+            let to = self.writable.start.as_ptr().add(offset);
+            std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
+        }
+        serialize();
+        Ok(())
+    }
+
+    unsafe fn run(&self, entry: CodeEntry, state: *mut u8) -> Outcome {
+        let start = self.executable.start.as_ptr() as usize;
+        let run = signals::Run {
+            start,
+            end: start.wrapping_add(self.executable.len),
+            recovery: start.wrapping_add(entry.recovery as usize),
+        };
+        signals::begin(run);
+        // SAFETY: the caller says that code begins at this offset and that it keeps the System V
+        // convention.
+        unsafe {
+            let code: unsafe extern "sysv64" fn(*mut u8) =
+                std::mem::transmute(start.wrapping_add(entry.at as usize));
+            code(state);
+        }
+        signals::end(start)
+    }
+}
+
+/// Serializes the instruction stream: bytes were changed through another address than they run at
+/// (SDM vol. 3A §8.3). IRET to the next instruction, because CPUID, the usual way, traps in a
+/// virtual machine and takes some hundred times as long.
+fn serialize() {
+    // SAFETY: IRETQ pops exactly what was pushed before and goes on at label 2 with the same
+    // stack, flags and segments.
+    unsafe {
+        asm!(
+            "mov {t}, rsp",
+            "mov {s:e}, ss",
+            "push {s}",
+            "push {t}",
+            "pushfq",
+            "mov {s:e}, cs",
+            "push {s}",
+            "lea {t}, [rip + 2f]",
+            "push {t}",
+            "iretq",
+            "2:",
+            t = out(reg) _,
+            s = out(reg) _,
+        );
+    }
+}
