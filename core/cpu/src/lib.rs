@@ -9,6 +9,7 @@ pub mod cpuid;
 pub mod engine;
 pub mod exit;
 pub mod paging;
+pub mod saved;
 pub mod segment;
 pub mod state;
 pub mod vector_state;

@@ -1,6 +1,7 @@
 //! Segment registers and descriptor tables (SDM vol. 3A §3.4, §2.4).
 
 use kasane_spec_x86::descriptor::access;
+use serde::{Deserialize, Serialize};
 
 /// Names of the segment registers, with the numbers that instructions encode for the first six.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Seg {
 }
 
 /// A segment register with its hidden part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRegister {
     /// Visible selector.
     pub selector: u16,
@@ -68,7 +69,7 @@ impl SegmentRegister {
 }
 
 /// GDTR or IDTR.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorTable {
     /// Linear base address.
     pub base: u64,

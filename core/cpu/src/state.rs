@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 
 use kasane_spec_x86::{control, flags};
+use serde::{Deserialize, Serialize};
 
 use crate::segment::{DescriptorTable, Seg, SegmentRegister};
 use crate::vector_state::VectorState;
@@ -31,7 +32,7 @@ pub enum Gpr {
 }
 
 /// What the processor does between instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activity {
     /// Executing.
     #[default]
@@ -72,7 +73,7 @@ impl StateSet {
 }
 
 /// Model-specific registers that hold plain values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // named as in `kasane_spec_x86::msr`
 pub struct Msrs {
     pub apic_base: u64,
