@@ -1,0 +1,6 @@
+//! What the conformance tests share: finding the program and the guests, running a guest by the
+//! program's own command line, and looking at its console.
+
+mod program;
+
+pub use program::{Guests, Kasane, Run, run_parameter};
