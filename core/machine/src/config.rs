@@ -1,5 +1,7 @@
 //! What a machine is made of.
 
+use kasane_cpu::cpuid::{CpuModel, CpuModelName, FeatureSet};
+
 /// What happens when a processor shuts down (triple fault).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CrashPolicy {
@@ -15,6 +17,8 @@ pub enum CrashPolicy {
 pub struct MachineConfig {
     /// Processors, 1 to 64. Their local APIC ids count from 0.
     pub cpus: u32,
+    /// What each processor can do.
+    pub cpu_model: CpuModel,
     /// RAM in bytes, a multiple of 4 KiB.
     pub memory_bytes: u64,
     /// Time-stamp counter's frequency in Hz.
@@ -29,6 +33,7 @@ impl Default for MachineConfig {
     fn default() -> Self {
         Self {
             cpus: 1,
+            cpu_model: CpuModel::new(CpuModelName::X86_64V2, FeatureSet::EMPTY),
             memory_bytes: 512 << 20,
             tsc_hz: 1_000_000_000,
             ecam: false,

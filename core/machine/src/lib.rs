@@ -7,9 +7,23 @@ extern crate alloc;
 extern crate std;
 
 pub mod boot;
-pub mod config;
+mod config;
+mod dispatch;
+mod firmware;
 pub mod layout;
+mod machine;
+mod msr;
+mod power;
 mod record;
+mod state;
+mod statistics;
 pub mod tables;
+mod tracing;
+mod wiring;
 
 pub use config::{CrashPolicy, MachineConfig};
+pub use dispatch::Action;
+pub use machine::{Machine, MachineError, MachinePorts};
+pub use power::PowerRequest;
+pub use state::{SavedHeader, SavedStateError};
+pub use statistics::{Count, Statistics};

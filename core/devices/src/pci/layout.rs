@@ -325,7 +325,7 @@ impl FunctionLayout {
         let table_end = u64::from(place.table) + u64::from(place.vectors) * 16;
         let pending_end = u64::from(place.pending) + u64::from(place.vectors).div_ceil(64) * 8;
         let in_bar = table_end.max(pending_end) <= bar;
-        let aligned = place.table % 8 == 0 && place.pending % 8 == 0;
+        let aligned = place.table.is_multiple_of(8) && place.pending.is_multiple_of(8);
         let apart = table_end <= place.pending.into() || pending_end <= place.table.into();
         let count = (1..=msix::VECTORS_MAX).contains(&place.vectors);
         if !in_bar || !aligned || !apart || !count {

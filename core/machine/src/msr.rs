@@ -1,0 +1,33 @@
+//! Model-specific registers that belong to the board's idea of a processor, not to the
+//! architecture: those that the CPU model's family has and that kernels read without asking
+//! (BIOS and Kernel Developer's Guide for AMD NPT family 0Fh, chapter 14). They read as zero and
+//! ignore writes; any other MSR faults.
+
+/// SYSCFG.
+const SYSCFG: u32 = 0xC001_0010;
+/// HWCR.
+const HWCR: u32 = 0xC001_0015;
+
+/// Whether a register is one of these.
+pub(crate) const fn is_silent(index: u32) -> bool {
+    matches!(
+        index,
+        // Performance event select and counters.
+        0xC001_0000..=0xC001_0007
+        // I/O range registers, top of memory.
+        | SYSCFG
+        | HWCR
+        | 0xC001_0016..=0xC001_001A
+        | 0xC001_001D
+        // Northbridge configuration.
+        | 0xC001_001F
+        // Interrupt pending and C1E.
+        | 0xC001_0055
+        // SMM base, address and mask.
+        | 0xC001_0111..=0xC001_0113
+        // Load-store, data cache and bus unit configuration.
+        | 0xC001_1020
+        | 0xC001_1022
+        | 0xC001_1023
+    )
+}

@@ -1,0 +1,117 @@
+//! The `pc` board: which chips there are, where they answer and what their wires lead to.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use kasane_cpu::apic::ApicBus;
+use kasane_devices::bus::Mapping;
+use kasane_devices::interrupts::InterruptRouter;
+use kasane_devices::pci::{self, ConfigPorts, EcamWindow, PciBus, PciOutputs};
+use kasane_devices::rtc::{CmosConfig, Extent};
+use kasane_devices::uart::{SerialPort, Uart};
+use kasane_devices::{AddressSpace, Saved, Socket, Timed, pit, rtc, uart};
+use kasane_ports::{IrqLine, Level, MsiSink};
+use kasane_spec_pc::port;
+use lock_api::RawMutex;
+
+use crate::config::MachineConfig;
+use crate::layout;
+use crate::machine::{MachineError, MachinePorts};
+use crate::power::PowerLatch;
+use crate::tracing::{TracedMessages, Tracer};
+
+/// The wired board.
+pub(crate) struct Board<R: RawMutex> {
+    pub(crate) ports: Arc<AddressSpace<R>>,
+    pub(crate) memory: Arc<AddressSpace<R>>,
+    pub(crate) interrupts: Arc<InterruptRouter<R>>,
+    pub(crate) pci: Arc<PciBus<R>>,
+    pub(crate) serial: Arc<Socket<R, Uart>>,
+    /// Chips that have deadlines.
+    pub(crate) timed: Vec<Arc<dyn Timed>>,
+    /// Everything with state. The interrupt router comes first: with the wires' levels back in
+    /// place, a device that drives its wires to their saved levels makes no edge.
+    pub(crate) saved: Vec<Arc<dyn Saved>>,
+}
+
+/// The PIC's INTR wire to the bootstrap processor.
+struct Intr(Arc<ApicBus>);
+
+impl IrqLine for Intr {
+    fn set(&self, level: Level) {
+        self.0.set_extint(level);
+    }
+}
+
+/// What the wiring of every chip needs.
+pub(crate) struct Supplies<'a> {
+    pub(crate) config: &'a MachineConfig,
+    pub(crate) home: &'a MachinePorts,
+    pub(crate) tracer: Arc<Tracer>,
+    pub(crate) power: Arc<PowerLatch>,
+}
+
+impl<R: RawMutex + Send + Sync + 'static> Board<R> {
+    /// Makes the chips and wires them.
+    pub(crate) fn new(supplies: &Supplies<'_>) -> Result<Self, MachineError> {
+        let Supplies { config, home, tracer, .. } = supplies;
+        let ports = Arc::new(AddressSpace::ports());
+        let memory = Arc::new(AddressSpace::memory());
+        let messages: Arc<dyn MsiSink> =
+            Arc::new(TracedMessages { to: home.apics.clone(), tracer: tracer.clone() });
+        let intr = Arc::new(Intr(home.apics.clone()));
+        let interrupts = InterruptRouter::new(intr, messages.clone());
+        interrupts.attach(&ports, &memory)?;
+
+        let isa = (0..16).map(|number| Some(interrupts.isa_line(number))).collect();
+        let outputs = PciOutputs { ports: ports.clone(), memory: memory.clone(), messages, isa };
+        let pci = PciBus::new(outputs);
+        attach_pci(config, &ports, &memory, &pci)?;
+
+        let deadline = home.deadline_changed.clone();
+        let pit = pit::attach(&ports, &interrupts, deadline.clone())?;
+        let rtc = rtc::attach(&ports, &interrupts, deadline.clone(), &cmos(config, home))?;
+        let (console, room) = (home.console.clone(), home.console_room.clone());
+        let com1 = SerialPort::Com1;
+        let serial = uart::attach(&ports, &interrupts, deadline, com1, console, room)?;
+
+        let timed: Vec<Arc<dyn Timed>> = alloc::vec![pit.clone(), rtc.clone(), serial.clone()];
+        let mut saved: Vec<Arc<dyn Saved>> = alloc::vec![interrupts.clone(), pci.clone()];
+        saved.extend([pit as Arc<dyn Saved>, rtc, serial.clone()]);
+        Ok(Self { ports, memory, interrupts, pci, serial, timed, saved })
+    }
+
+    /// The names of all devices that are mapped, for counting.
+    pub(crate) fn device_names(&self) -> impl Iterator<Item = &'static str> {
+        let all = self.ports.layout().into_iter().chain(self.memory.layout());
+        all.map(|(_, _, name)| name)
+    }
+}
+
+fn attach_pci<R: RawMutex + Send + Sync + 'static>(
+    config: &MachineConfig,
+    ports: &AddressSpace<R>,
+    memory: &AddressSpace<R>,
+    bus: &Arc<PciBus<R>>,
+) -> Result<(), MachineError> {
+    let config_ports = Arc::new(ConfigPorts(bus.clone()));
+    ports.map(Mapping::new(port::PCI_CONFIG_ADDRESS.into(), 8, config_ports))?;
+    if config.ecam {
+        let window = Arc::new(EcamWindow(bus.clone()));
+        memory.map(Mapping::new(layout::ECAM, layout::ECAM_LEN, window))?;
+    }
+    pci::attach_i440fx(bus)?;
+    pci::attach_piix3(bus)?;
+    Ok(())
+}
+
+fn cmos(config: &MachineConfig, home: &MachinePorts) -> CmosConfig {
+    let below_4g = config.memory_bytes.min(layout::LOW_RAM_MAX);
+    let above_4g = config.memory_bytes.saturating_sub(below_4g);
+    let started_s = home.clock.now_ns() / 1_000_000_000;
+    CmosConfig {
+        wall_clock_s: home.clock.wall_clock_s().saturating_sub(started_s),
+        memory: Extent { below_4g, above_4g },
+        cpus: config.cpus,
+    }
+}
