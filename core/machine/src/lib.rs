@@ -27,3 +27,6 @@ pub use machine::{Machine, MachineError, MachinePorts};
 pub use power::PowerRequest;
 pub use state::{SavedHeader, SavedStateError};
 pub use statistics::{Count, Statistics};
+
+#[cfg(test)]
+mod tests;

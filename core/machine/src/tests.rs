@@ -1,0 +1,386 @@
+//! Tests of the whole machine, through exits.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kasane_cpu::AccessSize::{self, Byte, Dword, Word};
+use kasane_cpu::apic::ApicBus;
+use kasane_cpu::cpuid::{CpuModel, CpuModelName, FeatureSet};
+use kasane_cpu::{Entry, Exit};
+use kasane_memory::{Ram, RamSlot};
+use kasane_ports::{Clock, Console, Entropy, Kick, Trace, TraceEvent, TraceKind};
+use parking_lot::{Mutex, RawMutex};
+
+use crate::{Action, Count, CrashPolicy, Machine, MachineConfig, MachineError, MachinePorts};
+use crate::{SavedHeader, SavedStateError};
+
+/// A home whose clock stands still until it is moved.
+#[derive(Default)]
+struct Home {
+    now_ns: AtomicU64,
+    output: Mutex<Vec<u8>>,
+    events: Mutex<Vec<TraceEvent>>,
+}
+
+impl Clock for Home {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.load(Ordering::Relaxed)
+    }
+    fn wall_clock_s(&self) -> u64 {
+        1_700_000_000
+    }
+}
+
+impl Console for Home {
+    fn output(&self, bytes: &[u8]) {
+        self.output.lock().extend_from_slice(bytes);
+    }
+}
+
+impl Entropy for Home {
+    fn fill(&self, buf: &mut [u8]) {
+        buf.fill(4);
+    }
+}
+
+impl Kick for Home {
+    fn kick(&self) {}
+}
+
+impl Trace for Home {
+    fn enabled(&self) -> bool {
+        true
+    }
+    fn emit(&self, event: &TraceEvent) {
+        self.events.lock().push(*event);
+    }
+}
+
+fn config() -> MachineConfig {
+    MachineConfig { cpus: 2, memory_bytes: 32 << 20, ..MachineConfig::default() }
+}
+
+fn machine_of(config: &MachineConfig) -> (Arc<Machine<RawMutex>>, Arc<Home>) {
+    let home = Arc::new(Home::default());
+    let ports = MachinePorts {
+        clock: home.clone(),
+        entropy: home.clone(),
+        console: home.clone(),
+        console_room: None,
+        debug_console: Some(home.clone()),
+        trace: home.clone(),
+        memory: Arc::new(Ram::new(alloc::vec![RamSlot::allocated(0, 1 << 20)])),
+        apics: Arc::new(ApicBus::new(2)),
+        deadline_changed: home.clone(),
+    };
+    (Machine::new(config, ports).unwrap(), home)
+}
+
+fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
+    machine_of(&config())
+}
+
+fn read(machine: &Machine<RawMutex>, port: u16, size: AccessSize) -> Action {
+    machine.handle(0, &Exit::PortRead { port, size })
+}
+
+fn write(machine: &Machine<RawMutex>, port: u16, size: AccessSize, value: u32) -> Action {
+    machine.handle(0, &Exit::PortWrite { port, size, value })
+}
+
+fn value(value: u64) -> Action {
+    Action::Enter(Entry::Value(value))
+}
+
+const RESUME: Action = Action::Enter(Entry::Resume);
+
+#[test]
+fn a_guest_finds_the_host_bridge() {
+    let (machine, _) = machine();
+
+    write(&machine, 0xCF8, Dword, 0x8000_0000);
+
+    assert_eq!(read(&machine, 0xCFC, Dword), value(0x1237_8086));
+}
+
+#[test]
+fn firmware_has_routed_the_pirqs_as_the_mp_table_says() {
+    let (machine, _) = machine();
+
+    write(&machine, 0xCF8, Dword, 0x8000_0860);
+
+    assert_eq!(read(&machine, 0xCFC, Dword), value(0x0B0B_0A0A));
+    assert_eq!(read(&machine, 0x4D1, Byte), value(0x0E));
+}
+
+#[test]
+fn serial_output_reaches_the_console_one_by_one_and_in_strings() {
+    let (machine, home) = machine();
+    let mut data = [0; 32];
+    data[..4].copy_from_slice(b"i hm");
+
+    write(&machine, 0x3F8, Byte, b'h'.into());
+    machine.handle(0, &Exit::PortWriteString { port: 0x3F8, size: Byte, count: 1, data });
+
+    assert_eq!(*home.output.lock(), b"hi");
+}
+
+#[test]
+fn where_nothing_is_reads_are_ones_and_writes_vanish() {
+    let (machine, _) = machine();
+
+    assert_eq!(read(&machine, 0x1234, Word), value(0xFFFF));
+    let gpa = 0xFD00_0000;
+    assert_eq!(machine.handle(0, &Exit::MmioWrite { gpa, size: Dword, value: 1 }), RESUME);
+    let found = machine.handle(0, &Exit::MmioRead { gpa, size: Dword });
+    assert_eq!(found, value(0xFFFF_FFFF));
+}
+
+#[test]
+fn the_io_apic_answers_at_its_address() {
+    let (machine, _) = machine();
+    let select = Exit::MmioWrite { gpa: 0xFEC0_0000, size: Dword, value: 1 };
+
+    machine.handle(0, &select);
+
+    let version = machine.handle(0, &Exit::MmioRead { gpa: 0xFEC0_0010, size: Dword });
+    let Action::Enter(Entry::Value(version)) = version else { panic!("{version:?}") };
+    assert_eq!(version >> 16 & 0xFF, 23);
+}
+
+#[test]
+fn known_msrs_of_the_family_are_silent_and_others_fault() {
+    let (machine, _) = machine();
+
+    let found = [
+        machine.handle(0, &Exit::MsrRead { index: 0xC001_0010 }),
+        machine.handle(0, &Exit::MsrWrite { index: 0xC001_0015, value: 1 }),
+        machine.handle(0, &Exit::MsrRead { index: 0xDEAD }),
+        machine.handle(0, &Exit::MsrWrite { index: 0xDEAD, value: 1 }),
+    ];
+
+    assert_eq!(found, [value(0), RESUME, Action::Enter(Entry::Fault), Action::Enter(Entry::Fault)]);
+}
+
+#[test]
+fn exits_without_a_device_have_their_own_answers() {
+    let (machine, _) = machine();
+
+    let found = [
+        machine.handle(0, &Exit::Hypercall),
+        machine.handle(0, &Exit::Halt),
+        machine.handle(0, &Exit::InterruptWindow),
+        machine.handle(0, &Exit::Eoi { vector: 0x30 }),
+        machine.handle(0, &Exit::Kicked),
+        machine.handle(0, &Exit::Debug { rip: 5, dr6: 1 }),
+    ];
+
+    let expected = [
+        value(-1000i64 as u64),
+        Action::Wait,
+        RESUME,
+        RESUME,
+        RESUME,
+        Action::Debug { rip: 5, dr6: 1 },
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_triple_fault_stops_or_resets_as_configured() {
+    let (stopping, _) = machine();
+    let (resetting, _) = machine_of(&MachineConfig { on_crash: CrashPolicy::Reset, ..config() });
+
+    let found = [&stopping, &resetting].map(|machine| machine.handle(1, &Exit::TripleFault));
+
+    assert_eq!(found, [Action::Crashed { vcpu: 1 }, Action::Reset]);
+    assert_eq!(resetting.handle(0, &Exit::Kicked), Action::Reset);
+}
+
+#[test]
+fn the_pic_gives_the_vector_of_a_timer_interrupt() {
+    let (machine, home) = machine();
+    for (port, data) in [(0x21, 0xFA), (0x43, 0x34), (0x40, 0x00), (0x40, 0x10)] {
+        write(&machine, port, Byte, data);
+    }
+
+    let deadline_ns = machine.next_deadline_ns().unwrap();
+    home.now_ns.store(deadline_ns, Ordering::Relaxed);
+    machine.advance();
+
+    let taken = machine.handle(0, &Exit::InterruptWindow);
+    assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x08 }));
+}
+
+#[test]
+fn the_timer_reaches_the_io_apics_pin_2_and_the_local_apic() {
+    let (machine, home) = machine();
+    let redirect = [(0x14, 0x40), (0x15, 0x0100_0000)];
+    for (register, data) in redirect {
+        let select = Exit::MmioWrite { gpa: 0xFEC0_0000, size: Dword, value: register };
+        machine.handle(0, &select);
+        let window = Exit::MmioWrite { gpa: 0xFEC0_0010, size: Dword, value: data };
+        machine.handle(0, &window);
+    }
+    for (port, data) in [(0x43, 0x34), (0x40, 0x00), (0x40, 0x10)] {
+        write(&machine, port, Byte, data);
+    }
+
+    home.now_ns.store(machine.next_deadline_ns().unwrap(), Ordering::Relaxed);
+    machine.advance();
+
+    let events = home.events.lock();
+    let message = events.iter().find(|event| event.subject == "message").unwrap();
+    assert_eq!((message.a, message.b), (0x40, 0xFEE0_1000));
+}
+
+#[test]
+fn console_input_arrives_at_the_serial_port() {
+    let (machine, _) = machine();
+
+    let taken = machine.console_input(b"x");
+
+    assert_eq!(taken, 1);
+    assert_eq!(read(&machine, 0x3F8, Byte), value(b'x'.into()));
+}
+
+#[test]
+fn an_exit_and_its_access_are_one_chain() {
+    let (machine, home) = machine();
+
+    machine.handle(1, &Exit::PortWrite { port: 0x21, size: Byte, value: 0x55 });
+
+    let events = home.events.lock();
+    let [.., exit, access] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((exit.kind, exit.subject, exit.vcpu), (TraceKind::Exit, "port-write", 1));
+    assert_eq!((access.kind, access.subject), (TraceKind::DeviceWrite, "pic"));
+    assert_eq!((access.id, access.a, access.b, access.size), (exit.id, 0x21, 0x55, 1));
+}
+
+#[test]
+fn exits_and_accesses_are_counted() {
+    let (machine, _) = machine();
+
+    write(&machine, 0x21, Byte, 0);
+    read(&machine, 0x21, Byte);
+    read(&machine, 0x1234, Byte);
+
+    let stats = machine.stats();
+    let reads = Count { name: "port-read", count: 2 };
+    let writes = Count { name: "port-write", count: 1 };
+    assert_eq!(stats.exits, [reads, writes]);
+    let pic = Count { name: "pic", count: 2 };
+    assert_eq!(stats.devices, [pic, Count { name: "nobody", count: 1 }]);
+}
+
+#[test]
+fn a_reset_takes_the_chips_back_but_not_the_clocks_memory() {
+    let (machine, _) = machine();
+    let power_on = machine.save();
+    for (port, data) in [(0x21, 0x12), (0x70, 0x40), (0x71, 0x99), (0x3FB, 0x80)] {
+        write(&machine, port, Byte, data);
+    }
+
+    machine.reset().unwrap();
+
+    let differs = |name: &str| {
+        let find = |sections: &[kasane_devices::Section]| {
+            sections.iter().find(|section| section.name == name).cloned()
+        };
+        find(&machine.save()) != find(&power_on)
+    };
+    let names: Vec<&str> = power_on.iter().map(|section| section.name.as_str()).collect();
+    let different: Vec<&str> = names.into_iter().filter(|name| differs(name)).collect();
+    assert_eq!(different, ["rtc"]);
+    write(&machine, 0x70, Byte, 0x40);
+    assert_eq!(read(&machine, 0x71, Byte), value(0x99));
+}
+
+#[test]
+fn a_saved_machine_goes_on_in_a_new_one() {
+    let (old, home) = machine();
+    home.now_ns.store(5_000, Ordering::Relaxed);
+    for (port, data) in [(0x21, 0x12), (0x43, 0x34), (0x40, 0x00), (0x40, 0x10)] {
+        write(&old, port, Byte, data);
+    }
+    let sections = old.save();
+
+    let (new, new_home) = machine();
+    new_home.now_ns.store(SavedHeader::read(&sections).unwrap().time_ns, Ordering::Relaxed);
+    new.restore(&sections).unwrap();
+
+    assert_eq!(new.save(), sections);
+    assert_eq!(new.next_deadline_ns(), old.next_deadline_ns());
+    assert_eq!(read(&new, 0x21, Byte), value(0x12));
+}
+
+#[test]
+fn a_state_of_another_machine_is_refused_with_the_difference() {
+    let (old, _) = machine_of(&MachineConfig { memory_bytes: 64 << 20, ..config() });
+    let (new, _) = machine();
+    let before = new.save();
+
+    let error = new.restore(&old.save()).unwrap_err();
+
+    assert_eq!(
+        alloc::string::ToString::to_string(&error),
+        "the saved machine's memory size is 67108864, this one's is 33554432"
+    );
+    assert_eq!(new.save(), before);
+}
+
+#[test]
+fn a_state_cut_anywhere_is_refused_and_changes_nothing() {
+    let (new, _) = machine();
+    let (old, _) = machine();
+    write(&old, 0x21, Byte, 0x12);
+    let before = new.save();
+    let sections = old.save();
+    let cut = |n: usize| {
+        let mut cut = sections.clone();
+        cut[n].bytes.pop();
+        cut
+    };
+
+    let results: Vec<bool> = (0..sections.len())
+        .flat_map(|n| [new.restore(&cut(n)).is_err(), new.restore(&sections[..n]).is_err()])
+        .collect();
+
+    assert!(results.iter().all(|refused| *refused), "{results:?}");
+    assert_eq!(new.save(), before);
+}
+
+#[test]
+fn features_that_a_guest_may_use_have_to_be_there() {
+    let model = |features| CpuModel::new(CpuModelName::X86_64V3, features);
+    let host = kasane_cpu::cpuid::VECTOR_FEATURES;
+    let (old, _) = machine_of(&MachineConfig { cpu_model: model(host), ..config() });
+    let (new, _) = machine_of(&MachineConfig { cpu_model: model(FeatureSet::EMPTY), ..config() });
+
+    let error = new.restore(&old.save()).unwrap_err();
+
+    assert!(matches!(error, SavedStateError::MissingFeatures { .. }), "{error}");
+}
+
+#[test]
+fn impossible_numbers_of_processors_are_refused() {
+    let home = Arc::new(Home::default());
+    let ports = || MachinePorts {
+        clock: home.clone(),
+        entropy: home.clone(),
+        console: home.clone(),
+        console_room: None,
+        debug_console: None,
+        trace: home.clone(),
+        memory: Arc::new(Ram::new(alloc::vec![])),
+        apics: Arc::new(ApicBus::new(2)),
+        deadline_changed: home.clone(),
+    };
+    let asked = |cpus| {
+        Machine::<RawMutex>::new(&MachineConfig { cpus, ..config() }, ports()).err()
+    };
+
+    let error = |asked| Some(MachineError::Cpus { asked, apics: 2 });
+    assert_eq!([asked(0), asked(3), asked(65)], [error(0), error(3), error(65)]);
+}
