@@ -37,6 +37,8 @@ pub(crate) fn run<R: RawMutex + Send + Sync + 'static>(config: &MachineConfig, b
     pci(power_management, piix4_pm::PM_MISC, piix4_pm::PM_MISC_ENABLE);
     pci(power_management, header::INTERRUPT_LINE, layout::SCI_IRQ);
     set_up_pics(board);
+    // The A20 gate is open.
+    board.ports.write(port::SYSTEM_CONTROL_A.into(), AccessSize::Byte, 2, 0);
 }
 
 /// Vectors 0x08 and 0x70 as under DOS, cascade on input 2, everything masked but the cascade.

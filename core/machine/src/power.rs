@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use kasane_cpu::apic::ApicBus;
+use kasane_devices::system::{SystemPort, SystemRequest};
 
 /// What a chip asks of the whole machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,5 +54,18 @@ impl PowerLatch {
 
     pub(crate) fn clear(&self) {
         self.request.store(NONE, Ordering::Release);
+    }
+}
+
+impl SystemPort for PowerLatch {
+    fn request(&self, request: SystemRequest) {
+        match request {
+            // Nothing is at the reset vector that could go on after the INIT of a processor
+            // alone (the AT's way out of protected mode), so it is a reset of everything.
+            SystemRequest::Reset(_) => self.ask(PowerRequest::Reset),
+            SystemRequest::PowerOff => self.ask(PowerRequest::Off),
+            // The DSDT offers no sleeping state but S5.
+            SystemRequest::Sleep(_) => {}
+        }
     }
 }

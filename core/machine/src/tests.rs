@@ -377,10 +377,26 @@ fn impossible_numbers_of_processors_are_refused() {
         apics: Arc::new(ApicBus::new(2)),
         deadline_changed: home.clone(),
     };
-    let asked = |cpus| {
-        Machine::<RawMutex>::new(&MachineConfig { cpus, ..config() }, ports()).err()
-    };
+    let asked = |cpus| Machine::<RawMutex>::new(&MachineConfig { cpus, ..config() }, ports()).err();
 
     let error = |asked| Some(MachineError::Cpus { asked, apics: 2 });
     assert_eq!([asked(0), asked(3), asked(65)], [error(0), error(3), error(65)]);
+}
+
+#[test]
+fn the_reset_control_register_resets_the_machine_once_its_bits_are_set() {
+    let (machine, _) = machine();
+
+    let found = [write(&machine, 0xCF9, Byte, 0x02), write(&machine, 0xCF9, Byte, 0x06)];
+
+    assert_eq!(found, [RESUME, Action::Reset]);
+    machine.reset().unwrap();
+    assert_eq!(read(&machine, 0x21, Byte), value(0xFB));
+}
+
+#[test]
+fn the_keyboard_controller_resets_the_machine() {
+    let (machine, _) = machine();
+
+    assert_eq!(write(&machine, 0x64, Byte, 0xFE), Action::Reset);
 }

@@ -8,9 +8,10 @@ use kasane_devices::bus::Mapping;
 use kasane_devices::interrupts::InterruptRouter;
 use kasane_devices::pci::{self, ConfigPorts, EcamWindow, PciBus, PciOutputs};
 use kasane_devices::rtc::{CmosConfig, Extent};
+use kasane_devices::system::{self, A20Gate};
 use kasane_devices::uart::{SerialPort, Uart};
-use kasane_devices::{AddressSpace, Saved, Socket, Timed, pit, rtc, uart};
-use kasane_ports::{IrqLine, Level, MsiSink};
+use kasane_devices::{AddressSpace, Saved, Socket, Timed, i8042, pit, rtc, uart};
+use kasane_ports::{A20Line, IrqLine, Level, MsiSink};
 use kasane_spec_pc::port;
 use lock_api::RawMutex;
 
@@ -43,6 +44,15 @@ impl IrqLine for Intr {
     }
 }
 
+/// The processors' A20M# pins.
+struct A20(Arc<ApicBus>);
+
+impl A20Line for A20 {
+    fn set(&self, level: Level) {
+        self.0.set_a20(level.is_high());
+    }
+}
+
 /// What the wiring of every chip needs.
 pub(crate) struct Supplies<'a> {
     pub(crate) config: &'a MachineConfig,
@@ -54,7 +64,7 @@ pub(crate) struct Supplies<'a> {
 impl<R: RawMutex + Send + Sync + 'static> Board<R> {
     /// Makes the chips and wires them.
     pub(crate) fn new(supplies: &Supplies<'_>) -> Result<Self, MachineError> {
-        let Supplies { config, home, tracer, .. } = supplies;
+        let Supplies { config, home, tracer, power } = supplies;
         let ports = Arc::new(AddressSpace::ports());
         let memory = Arc::new(AddressSpace::memory());
         let messages: Arc<dyn MsiSink> =
@@ -73,11 +83,17 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         let rtc = rtc::attach(&ports, &interrupts, deadline.clone(), &cmos(config, home))?;
         let (console, room) = (home.console.clone(), home.console_room.clone());
         let com1 = SerialPort::Com1;
-        let serial = uart::attach(&ports, &interrupts, deadline, com1, console, room)?;
+        let serial = uart::attach(&ports, &interrupts, deadline.clone(), com1, console, room)?;
+        let a20 = A20Gate::new(Arc::new(A20(home.apics.clone())));
+        let port92 = system::attach_system_control(&ports, a20.wire(0), power.clone())?;
+        let reset_control = system::attach_reset_control(&ports, power.clone())?;
+        let keyboard = i8042::attach(&ports, &interrupts, deadline, a20.wire(1), power.clone())?;
 
-        let timed: Vec<Arc<dyn Timed>> = alloc::vec![pit.clone(), rtc.clone(), serial.clone()];
+        let timed: Vec<Arc<dyn Timed>> =
+            alloc::vec![pit.clone(), rtc.clone(), serial.clone(), keyboard.clone()];
         let mut saved: Vec<Arc<dyn Saved>> = alloc::vec![interrupts.clone(), pci.clone()];
         saved.extend([pit as Arc<dyn Saved>, rtc, serial.clone()]);
+        saved.extend([port92 as Arc<dyn Saved>, reset_control, keyboard]);
         Ok(Self { ports, memory, interrupts, pci, serial, timed, saved })
     }
 
