@@ -33,6 +33,8 @@ pub mod io;
 pub mod op;
 pub mod partition;
 pub mod run;
+#[cfg(test)]
+mod testing;
 
 pub use cpu::{Cpu, Fault, Stop};
 pub use op::Op;

@@ -41,3 +41,6 @@ pub fn lower(instr: &Instruction) -> Option<Lowered> {
         .or_else(|| bmi::lower(instr))
         .or_else(|| decimal::lower(instr))
 }
+
+#[cfg(test)]
+mod tests;
