@@ -53,6 +53,13 @@ pub trait IrqLine: Send + Sync {
     fn set(&self, level: Level);
 }
 
+/// The A20 gate: while it is low, address bit 20 of every access of the processors is 0
+/// (IBM PC/AT Technical Reference, "Address line A20").
+pub trait A20Line: Send + Sync {
+    /// Drives the gate.
+    fn set(&self, level: Level);
+}
+
 /// A message-signalled interrupt: what the PCI device writes, and where
 /// (PCI Local Bus 3.0 §6.8, SDM vol. 3A §11.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
