@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod bus;
+pub mod i8042;
 pub mod interrupts;
 pub mod ioapic;
 pub mod pci;
@@ -16,8 +17,11 @@ pub mod pit;
 pub mod rtc;
 pub mod saved;
 pub mod socket;
+pub mod system;
+pub mod uart;
 
 pub use bus::{AddressSpace, Device, MapError, MappingId, Reply};
 pub use interrupts::InterruptRouter;
 pub use saved::{RestoreError, Saved, Section};
 pub use socket::{Access, Chip, DeadlineKick, Effects, Socket, Timed, Wiring};
+pub use system::{A20Gate, ResetKind, SystemPort, SystemRequest};
