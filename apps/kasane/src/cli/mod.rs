@@ -1,0 +1,142 @@
+//! The command line: what can be said, with its help.
+
+mod usage;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use kasane_definition::{CpuCount, CpuModel, Display, Engine, MemorySize, Serial, VmName};
+
+use crate::outcome::EXIT_STATUS_HELP;
+pub(crate) use usage::usage_failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  kasane demo
+      Two stock Debian kernels side by side, each in a virtual machine.
+  kasane run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+      Boot a kernel; its serial console is this terminal. Ctrl-] leaves.
+  kasane run debian.toml --cpus 4
+      Boot the machine that debian.toml defines, with four processors.
+  kasane info
+      What this host and the engines can do.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  kasane run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+      Boot a kernel; its serial console is this terminal. Ctrl-] leaves.
+  kasane run debian.toml --memory 2G --cpus 4
+      Boot the machine that debian.toml defines, with more of both.
+  echo poweroff | kasane run debian.toml --timeout 120
+      Without a terminal: input comes from the pipe, output goes to it.
+  kasane run debian.toml --gdb 127.0.0.1:1234
+      Wait for a debugger: gdb -ex 'target remote 127.0.0.1:1234' vmlinux";
+
+/// Runs virtual machines on an ordinary host, without VT-x or AMD-V and without root.
+#[derive(Debug, Parser)]
+#[command(name = "kasane", version, max_term_width = 100)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a virtual machine
+    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
+    Run(Box<RunArguments>),
+    /// Say what this host and the engines can do
+    Info(InfoArguments),
+    /// Print the JSON schema of the definition file
+    Schema,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+/// Flags say the same as the definition's keys, and override it.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RunArguments {
+    /// The machine's definition
+    #[arg(value_name = "DEFINITION.toml")]
+    pub(crate) definition: Option<PathBuf>,
+    /// The machine's name
+    #[arg(long)]
+    pub(crate) name: Option<VmName>,
+    /// Kernel to boot: a bzImage, or an ELF image with a PVH note or a Multiboot header
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) append: Option<String>,
+    /// The guest's memory, 16M to 16G
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<MemorySize>,
+    /// How many processors, 1 to 8
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<CpuCount>,
+    /// What each processor can do
+    #[arg(long, value_name = "MODEL", value_parser = values::cpu_model())]
+    pub(crate) cpu: Option<CpuModel>,
+    /// What makes guest instructions run
+    #[arg(long, value_parser = values::engine())]
+    pub(crate) engine: Option<Engine>,
+    /// Where the screen goes
+    #[arg(long, value_parser = values::display())]
+    pub(crate) display: Option<Display>,
+    /// Where the first serial port goes: stdio, none or file:PATH
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) serial: Option<Serial>,
+    /// Wait for a debugger at this address before the guest starts (GDB's remote protocol)
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::gdb_address)]
+    pub(crate) gdb: Option<SocketAddr>,
+    /// Write every exit, device access, interrupt and deadline to a file, as lines of JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// At the end, print exits by reason and device
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// End the run after this time, with exit status 4
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// A reset by the guest ends the run, with exit status 0, and does not restart the machine
+    #[arg(long)]
+    pub(crate) no_reboot: bool,
+    /// What kasane says about itself (on standard error) is lines of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The command line's description, for completions and the man page.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_sound() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,349 @@
+//! `kasane run`.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use kasane_cpu::cpuid::CpuModelName;
+use kasane_definition::CpuModel;
+use kasane_host_code::HostCode;
+use kasane_host_control::{
+    RawTerminal, TerminationSignal, die_of, restore_on_panic, stdin_is_terminal, termination,
+};
+use kasane_host_runtime::{Barrier, HostEntropy};
+use kasane_passthrough::{CodeRunner, NoCodeRunner};
+use kasane_ports::{NullTrace, Trace};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::cli::RunArguments;
+use crate::console::{InputTarget, SerialOutput, read_stdin};
+use crate::outcome::{ExitStatus, Failure};
+use crate::report::{Form, RunStatistics, ending};
+use crate::settings::{OnReset, SerialTarget, Settings, Statistics};
+use crate::trace::TraceFile;
+use crate::vm::{
+    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine,
+};
+
+pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
+    let settings = Settings::new(arguments)?;
+    let specification = specification(&settings)?;
+    restore_on_panic();
+    let serial = SerialOutput::open(&settings.serial)?;
+    let trace = open_trace(&settings)?;
+    let mut session = Session::new(&settings, form);
+    let lent = lent(&serial, &session.input, trace.as_ref())?;
+    let outcome = session.run(&specification, &lent);
+    serial.close();
+    let traced = trace.map_or(Ok(()), |trace| trace.finish());
+    let finished = session.finish(outcome)?;
+    traced.context("the trace is not complete").map_err(|error| {
+        Failure::host(error, "make room where the trace is written, or name another file")
+    })?;
+    match finished {
+        Finish::Status(status) => Ok(status),
+        Finish::Signal(signal) => die_of(signal),
+    }
+}
+
+fn specification(settings: &Settings) -> Result<Specification, Failure> {
+    let kernel = read_image("kernel", &settings.kernel)?;
+    let initrd = settings.initrd.as_deref().map(|path| read_image("initrd", path)).transpose()?;
+    Ok(Specification {
+        name: settings.name.clone(),
+        cpus: settings.cpus,
+        memory_bytes: settings.memory.bytes(),
+        model: match settings.cpu {
+            CpuModel::V2 => CpuModelName::X86_64V2,
+            CpuModel::V3 => CpuModelName::X86_64V3,
+            CpuModel::Max => CpuModelName::Max,
+        },
+        kernel,
+        initrd,
+        append: settings.append.clone(),
+    })
+}
+
+fn read_image(what: &str, path: &Path) -> Result<Arc<[u8]>, Failure> {
+    let bytes = fs::read(path)
+        .with_context(|| format!("can't read the {what} `{}`", path.display()))
+        .map_err(|error| {
+            Failure::usage(error, format!("name a file that can be read: `--{what} FILE`"))
+        })?;
+    Ok(bytes.into())
+}
+
+fn open_trace(settings: &Settings) -> Result<Option<Arc<TraceFile>>, Failure> {
+    let Some(path) = &settings.trace else { return Ok(None) };
+    TraceFile::create(path)
+        .with_context(|| format!("can't write the trace to `{}`", path.display()))
+        .map(|trace| Some(Arc::new(trace)))
+        .map_err(|error| Failure::usage(error, "name a file that can be written: `--trace FILE`"))
+}
+
+/// What this host gives to any machine.
+fn lent(
+    serial: &SerialOutput,
+    input: &InputTarget,
+    trace: Option<&Arc<TraceFile>>,
+) -> Result<Lent, Failure> {
+    let entropy = HostEntropy::open()
+        .context("this host gives no random bytes")
+        .map_err(|error| Failure::host(error, "let the program reach the host's random source"))?;
+    // Without it there is no `x86-64-v2`, but a plain machine still runs.
+    let runner: Arc<dyn CodeRunner> = match HostCode::new() {
+        Ok(code) => Arc::new(code),
+        Err(_) => Arc::new(NoCodeRunner),
+    };
+    Ok(Lent {
+        console: serial.console(),
+        console_room: Some(input.room()),
+        debug_console: None,
+        trace: match trace {
+            Some(trace) => Arc::clone(trace) as Arc<dyn Trace>,
+            None => Arc::new(NullTrace),
+        },
+        entropy,
+        barrier: Barrier::detect(),
+        runner,
+    })
+}
+
+/// Why a machine was stopped from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Left,
+    Signal(TerminationSignal),
+}
+
+/// How the run goes on to its end.
+enum Finish {
+    Status(ExitStatus),
+    Signal(TerminationSignal),
+}
+
+/// Reaches the machine of the moment from the input's and the signals' threads.
+#[derive(Clone, Default)]
+struct Stopper(Arc<Mutex<StopperState>>);
+
+#[derive(Default)]
+struct StopperState {
+    stop: Option<Stop>,
+    control: Option<Arc<Control>>,
+}
+
+impl Stopper {
+    fn stop(&self, why: Stop) {
+        let mut state = self.0.lock();
+        state.stop.get_or_insert(why);
+        if let Some(control) = &state.control {
+            control.end(End::Stopped);
+        }
+    }
+
+    /// From now on stops end this machine; one that came before does at once.
+    fn aim(&self, control: Option<Arc<Control>>) {
+        let mut state = self.0.lock();
+        if let (Some(control), Some(_)) = (&control, state.stop) {
+            control.end(End::Stopped);
+        }
+        state.control = control;
+    }
+
+    fn why(&self) -> Option<Stop> {
+        self.0.lock().stop
+    }
+}
+
+/// One run: a machine, and after each reset another one.
+struct Session<'a> {
+    settings: &'a Settings,
+    form: Form,
+    stopper: Stopper,
+    input: InputTarget,
+    began: Instant,
+    statistics: RunStatistics,
+}
+
+/// How the last machine ended.
+enum Outcome {
+    Ended(Remains),
+    TimedOut,
+}
+
+impl<'a> Session<'a> {
+    fn new(settings: &'a Settings, form: Form) -> Self {
+        Self {
+            settings,
+            form,
+            stopper: Stopper::default(),
+            input: InputTarget::default(),
+            began: Instant::now(),
+            statistics: RunStatistics::default(),
+        }
+    }
+
+    fn run(&mut self, specification: &Specification, lent: &Lent) -> Result<Outcome, Failure> {
+        let deadline = self.settings.timeout.and_then(|time| self.began.checked_add(time));
+        let mut vm = self.start(specification, lent)?;
+        let stopper = self.stopper.clone();
+        termination(move |signal| stopper.stop(Stop::Signal(signal)))
+            .context("can't listen for signals")
+            .map_err(|error| Failure::host(error, "report this: it is a bug"))?;
+        self.announce(specification);
+        let _terminal = self.take_terminal()?;
+        loop {
+            self.stopper.aim(Some(Arc::clone(vm.control())));
+            self.input.set(Some(Arc::clone(vm.machine())));
+            let in_time = vm.wait(deadline);
+            self.stopper.aim(None);
+            self.input.set(None);
+            let remains = vm.finish();
+            self.count(&remains);
+            match remains.end {
+                _ if !in_time => return Ok(Outcome::TimedOut),
+                End::Reset if self.settings.on_reset == OnReset::Restart => {
+                    self.statistics.resets += 1;
+                    vm = self.start(specification, lent)?;
+                }
+                _ => return Ok(Outcome::Ended(remains)),
+            }
+        }
+    }
+
+    fn start(&self, specification: &Specification, lent: &Lent) -> Result<VirtualMachine, Failure> {
+        VirtualMachine::start(specification, lent).map_err(|error| self.start_failure(error))
+    }
+
+    fn start_failure(&self, error: StartError) -> Failure {
+        let settings = self.settings;
+        match error {
+            StartError::Boot(cause) => Failure::usage(
+                anyhow::Error::new(cause)
+                    .context(format!("can't boot `{}`", settings.kernel.display())),
+                "give a Linux bzImage, an ELF image with a PVH note or a Multiboot image that fits \
+                 into the machine's memory",
+            ),
+            error @ StartError::Model(_) => Failure::usage(error, "choose `--cpu max`"),
+            error @ StartError::Barrier => Failure::usage(error, "choose `--cpus 1`"),
+            error @ StartError::Ram(_) => {
+                Failure::host(error, "give the guest less memory: `--memory SIZE`")
+            }
+            error @ (StartError::Machine(_) | StartError::Engine(_)) => {
+                Failure::host(error, "report this: it is a bug")
+            }
+            error @ StartError::Thread(_) => {
+                Failure::host(error, "end other programs and try again")
+            }
+        }
+    }
+
+    /// Says what runs, and how to leave, before the terminal belongs to the guest.
+    fn announce(&self, specification: &Specification) {
+        let settings = self.settings;
+        let leave = if self.is_interactive() { "; Ctrl-] leaves" } else { "" };
+        let sentence = format!(
+            "`{}`: {} processor{} ({}), {} of memory, engine interp{leave}",
+            settings.name,
+            settings.cpus,
+            if settings.cpus == 1 { "" } else { "s" },
+            specification.model,
+            settings.memory,
+        );
+        let details = json!({
+            "name": settings.name,
+            "cpus": settings.cpus,
+            "cpu": specification.model.as_str(),
+            "memory_bytes": settings.memory.bytes(),
+            "engine": "interp",
+        });
+        self.form.event(&sentence, "start", &details);
+    }
+
+    fn is_interactive(&self) -> bool {
+        self.settings.serial == SerialTarget::Stdio && stdin_is_terminal()
+    }
+
+    /// Connects standard input, raw if a person types there.
+    fn take_terminal(&self) -> Result<Option<RawTerminal>, Failure> {
+        if self.settings.serial != SerialTarget::Stdio {
+            return Ok(None);
+        }
+        let help = "redirect standard input, as in `kasane run … </dev/null`";
+        let raw = if stdin_is_terminal() {
+            let raw = RawTerminal::enter().context("can't put the terminal into raw mode");
+            Some(raw.map_err(|error| Failure::host(error, help))?)
+        } else {
+            None
+        };
+        let stopper = self.stopper.clone();
+        read_stdin(self.input.clone(), move || stopper.stop(Stop::Left))
+            .context("no thread for standard input")
+            .map_err(|error| Failure::host(error, help))?;
+        Ok(raw)
+    }
+
+    fn count(&mut self, remains: &Remains) {
+        self.statistics.add(&remains.processors);
+        for count in &remains.stats.exits {
+            self.statistics.add_exits(count.name, count.count);
+        }
+        for count in &remains.stats.devices {
+            self.statistics.add_device(count.name, count.count);
+        }
+    }
+
+    /// Says how it ended.
+    fn finish(mut self, outcome: Result<Outcome, Failure>) -> Result<Finish, Failure> {
+        let outcome = outcome?;
+        self.statistics.finish(self.began.elapsed());
+        let (sentence, reason, status) = match &outcome {
+            Outcome::TimedOut => ("the time is up".to_owned(), "timed-out", ExitStatus::TimedOut),
+            Outcome::Ended(remains) => match &remains.end {
+                End::PoweredOff => {
+                    ("the guest powered off".to_owned(), "powered-off", ExitStatus::Done)
+                }
+                End::Reset => ("the guest asked for a reset".to_owned(), "reset", ExitStatus::Done),
+                End::Crashed { vcpu, state } => (
+                    format!("the guest crashed: triple fault on vcpu {vcpu}\n{}", Registers(state)),
+                    "crashed",
+                    ExitStatus::GuestCrashed,
+                ),
+                End::Stopped => match self.stopper.why() {
+                    Some(Stop::Signal(signal)) => {
+                        let sentence = format!("ended by signal {}", signal.0);
+                        self.say(&sentence, "signal", ExitStatus::Done);
+                        return Ok(Finish::Signal(signal));
+                    }
+                    Some(Stop::Left) | None => ("left".to_owned(), "left", ExitStatus::Done),
+                },
+                End::Fault(message) => {
+                    let error = anyhow::anyhow!("{message}").context("kasane has a bug");
+                    return Err(Failure::host(error, "report this, with the command line"));
+                }
+            },
+        };
+        self.say(&sentence, reason, status);
+        self.say_what_is_missing();
+        Ok(Finish::Status(status))
+    }
+
+    fn say(&self, sentence: &str, reason: &str, status: ExitStatus) {
+        let wanted = self.settings.stats == Statistics::Print;
+        ending(self.form, sentence, reason, status, wanted.then_some(&self.statistics));
+    }
+
+    /// Instructions that we lack are named even when nobody asked for numbers.
+    fn say_what_is_missing(&self) {
+        if self.statistics.missing.is_empty() || self.settings.stats == Statistics::Print {
+            return;
+        }
+        let list: Vec<String> =
+            self.statistics.missing.iter().map(|(name, n)| format!("{name} ({n})")).collect();
+        let sentence = format!("instructions that the engine lacks were met: {}", list.join(", "));
+        self.form.event(&sentence, "missing-instructions", &json!({ "instructions": list }));
+    }
+}

@@ -1,0 +1,114 @@
+//! Building a machine: memory, board, engine, images.
+
+use std::sync::Arc;
+
+use kasane_cpu::apic::ApicBus;
+use kasane_cpu::cpuid::CpuModel;
+use kasane_cpu::{Partition, StateSet, Vcpu};
+use kasane_host_memory::HostRam;
+use kasane_host_runtime::{HostClock, Parker};
+use kasane_interp::{InterpConfig, InterpPartition};
+use kasane_machine::boot::{self, BootImages};
+use kasane_machine::{Machine, MachineConfig, MachinePorts, layout};
+use kasane_memory::{Ram, RamSlot};
+use kasane_passthrough::Passthrough;
+
+use super::{HostedMachine, Lent, Specification, StartError, features};
+
+/// Guest TSC ticks per second: one per nanosecond of guest time.
+const TSC_HZ: u64 = 1_000_000_000;
+
+/// A machine that has not begun to live.
+pub(super) struct Parts {
+    pub(super) machine: Arc<HostedMachine>,
+    pub(super) apics: Arc<ApicBus>,
+    pub(super) ram: Arc<Ram>,
+    pub(super) clock: Arc<HostClock>,
+    pub(super) timer_parker: Arc<Parker>,
+    pub(super) vcpus: Vec<VcpuParts>,
+}
+
+/// One vCPU on its way to a thread.
+pub(super) struct VcpuParts {
+    pub(super) index: u32,
+    pub(super) vcpu: Box<dyn Vcpu>,
+    /// Where its thread waits while it is halted; its mailbox wakes it there.
+    pub(super) parker: Arc<Parker>,
+}
+
+pub(super) fn parts(specification: &Specification, lent: &Lent) -> Result<Parts, StartError> {
+    if specification.cpus > 1 && !lent.barrier.reaches_every_thread() {
+        return Err(StartError::Barrier);
+    }
+    let model = features::cpu_model(specification.model, lent.runner.features())?;
+    let ram = guest_ram(specification)?;
+    let apics = Arc::new(ApicBus::new(specification.cpus));
+    let clock = Arc::new(HostClock::new());
+    let timer_parker = Arc::new(Parker::new());
+    let config = MachineConfig {
+        cpus: specification.cpus,
+        memory_bytes: specification.memory_bytes,
+        tsc_hz: TSC_HZ,
+        cpu_model: model.clone(),
+        ..MachineConfig::default()
+    };
+    let ports = MachinePorts {
+        clock: clock.clone(),
+        entropy: Arc::new(lent.entropy),
+        console: lent.console.clone(),
+        console_room: lent.console_room.clone(),
+        debug_console: lent.debug_console.clone(),
+        trace: lent.trace.clone(),
+        memory: ram.clone(),
+        apics: apics.clone(),
+        deadline_changed: timer_parker.clone(),
+    };
+    let machine = Machine::new(&config, ports)?;
+    let partition = partition(model, lent, &ram, &apics, &clock);
+    let images = BootImages {
+        kernel: &specification.kernel,
+        initrd: specification.initrd.as_deref(),
+        cmdline: &specification.append,
+        modules: &[],
+    };
+    let bootstrap = boot::load(&*ram, &config, &images)?;
+    let mut vcpus = Vec::new();
+    for (index, mailbox) in (0..).zip(apics.mailboxes()) {
+        let mut vcpu = partition.new_vcpu(index)?;
+        let state = if index == 0 { &bootstrap } else { &boot::application_processor() };
+        vcpu.write(StateSet::ALL, state);
+        let parker = Arc::new(Parker::new());
+        mailbox.set_waker(parker.clone());
+        vcpus.push(VcpuParts { index, vcpu, parker });
+    }
+    Ok(Parts { machine, apics, ram, clock, timer_parker, vcpus })
+}
+
+fn guest_ram(specification: &Specification) -> Result<Arc<Ram>, StartError> {
+    let mut slots = Vec::new();
+    for (base, len) in layout::ram_ranges(specification.memory_bytes) {
+        let name = format!("kasane {} {base:#x}", specification.name);
+        slots.push(RamSlot::from_backing(base, Box::new(HostRam::new(&name, len)?)));
+    }
+    Ok(Arc::new(Ram::new(slots)))
+}
+
+fn partition(
+    model: CpuModel,
+    lent: &Lent,
+    ram: &Arc<Ram>,
+    apics: &Arc<ApicBus>,
+    clock: &Arc<HostClock>,
+) -> InterpPartition {
+    let runner = Arc::clone(&lent.runner);
+    InterpPartition::new(InterpConfig {
+        ram: Arc::clone(ram),
+        apics: Arc::clone(apics),
+        clock: clock.clone(),
+        entropy: Arc::new(lent.entropy),
+        barrier: Arc::new(lent.barrier),
+        model,
+        tsc_hz: TSC_HZ,
+        passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
+    })
+}

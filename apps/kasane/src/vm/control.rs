@@ -1,0 +1,274 @@
+//! Running, paused, ended: what others may do to a machine's vCPUs.
+//!
+//! One thread owns a vCPU; whoever wants something of it leaves a request here and kicks. A vCPU
+//! looks at one atomic flag after each exit, and only when it is set takes the lock. A pause takes
+//! effect at a *consistent* exit, when no instruction waits for an answer. Lock order: the state's
+//! lock is taken alone, and is not held while a request runs or a vCPU is kicked.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use kasane_cpu::Vcpu;
+use kasane_cpu::apic::ApicBus;
+use kasane_host_runtime::{HostClock, Parker};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::End;
+use super::assemble::Parts;
+
+/// Whether a machine begins to run by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Running,
+    Paused,
+}
+
+/// Something that is asked of a vCPU's thread.
+type Request = Box<dyn FnOnce(&mut dyn Vcpu) + Send>;
+
+/// The machine is not paused, so its vCPUs can't be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the machine is not paused")]
+pub struct NotPaused;
+
+/// A stop that a debugger wants to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebugStop {
+    /// Which vCPU.
+    pub vcpu: u32,
+    /// RIP of the next instruction.
+    pub rip: u64,
+    /// DR6's bits; 0 for a breakpoint.
+    pub dr6: u32,
+}
+
+/// Whether an instruction of the vCPU waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// None does: the state is complete.
+    Rest,
+    /// One does.
+    Instruction,
+}
+
+/// What a vCPU does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    Go,
+    End,
+}
+
+/// Controls one machine.
+pub struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// A vCPU must look at `state`.
+    attention: AtomicBool,
+    apics: Arc<ApicBus>,
+    clock: Arc<HostClock>,
+    timer_parker: Arc<Parker>,
+}
+
+struct State {
+    end: Option<End>,
+    ended: bool,
+    paused: bool,
+    slots: Vec<Slot>,
+    debug_stops: VecDeque<DebugStop>,
+}
+
+#[derive(Default)]
+struct Slot {
+    at_rest: bool,
+    gone: bool,
+    requests: VecDeque<Request>,
+}
+
+impl Control {
+    pub(super) fn new(parts: &Parts, begin: Begin) -> Self {
+        let paused = begin == Begin::Paused;
+        if paused {
+            parts.clock.pause();
+        }
+        let state = State {
+            end: None,
+            ended: false,
+            paused,
+            slots: parts.vcpus.iter().map(|_| Slot::default()).collect(),
+            debug_stops: VecDeque::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            attention: AtomicBool::new(paused),
+            apics: Arc::clone(&parts.apics),
+            clock: Arc::clone(&parts.clock),
+            timer_parker: Arc::clone(&parts.timer_parker),
+        }
+    }
+
+    /// Ends the machine. The first end counts.
+    pub fn end(&self, end: End) {
+        let mut state = self.state.lock();
+        if !state.ended {
+            state.ended = true;
+            state.end = Some(end);
+        }
+        self.notify(state);
+    }
+
+    /// Whether the machine has ended or is about to.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    /// Stops all vCPUs at a consistent exit and guest time with them; returns when they stand.
+    /// False if the machine ended instead.
+    pub fn pause(&self) -> bool {
+        let mut state = self.state.lock();
+        state.paused = true;
+        self.notify(state);
+        let mut state = self.state.lock();
+        while !state.ended && !state.slots.iter().all(|slot| slot.at_rest) {
+            self.changed.wait(&mut state);
+        }
+        self.clock.pause();
+        !state.ended
+    }
+
+    /// Lets a paused machine go on.
+    pub fn resume(&self) {
+        let mut state = self.state.lock();
+        state.paused = false;
+        state.debug_stops.clear();
+        for slot in &mut state.slots {
+            slot.at_rest = false;
+        }
+        self.clock.resume();
+        self.notify(state);
+        self.timer_parker.unpark();
+    }
+
+    /// Runs `ask` on a paused vCPU's thread and gives its answer.
+    ///
+    /// # Errors
+    /// When the machine is not paused, has ended, or has no such vCPU.
+    pub fn with_vcpu<T: Send + 'static>(
+        &self,
+        index: u32,
+        ask: impl FnOnce(&mut dyn Vcpu) -> T + Send + 'static,
+    ) -> Result<T, NotPaused> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let mut state = self.state.lock();
+        if !state.paused || state.ended {
+            return Err(NotPaused);
+        }
+        let slot = state.slots.get_mut(index as usize).filter(|slot| !slot.gone);
+        slot.ok_or(NotPaused)?.requests.push_back(Box::new(move |vcpu| {
+            let _nobody_waits = answer.send(ask(vcpu));
+        }));
+        self.notify(state);
+        answered.recv().map_err(|_| NotPaused)
+    }
+
+    /// Waits for the end, or until `deadline`. True if the machine ended.
+    #[must_use]
+    pub fn wait_for_end(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while !state.ended {
+            match deadline {
+                None => self.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut state, deadline).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        state.ended
+    }
+
+    /// Waits until a vCPU stopped for the debugger, the machine ended, or `deadline`.
+    #[must_use]
+    pub fn wait_for_debug_stop(&self, deadline: Instant) -> Option<DebugStop> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(stop) = state.debug_stops.pop_front() {
+                return Some(stop);
+            }
+            if state.ended || self.changed.wait_until(&mut state, deadline).timed_out() {
+                return state.debug_stops.pop_front();
+            }
+        }
+    }
+
+    /// How it ended, for the one who finishes it.
+    pub(super) fn take_end(&self) -> Option<End> {
+        self.state.lock().end.take()
+    }
+
+    /// Whether a vCPU must call [`Control::attend`].
+    pub(super) fn wants_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
+    /// A vCPU stopped for the debugger: the whole machine pauses.
+    pub(super) fn debug_stop(&self, stop: DebugStop) {
+        let mut state = self.state.lock();
+        state.paused = true;
+        state.debug_stops.push_back(stop);
+        self.notify(state);
+    }
+
+    /// A vCPU's look at what is wanted; returns when it may go on.
+    pub(super) fn attend(&self, index: u32, at: At, vcpu: &mut dyn Vcpu) -> Flow {
+        let mut state = self.state.lock();
+        loop {
+            if state.ended {
+                return Flow::End;
+            }
+            if !state.paused || at == At::Instruction {
+                return Flow::Go;
+            }
+            let Some(slot) = state.slots.get_mut(index as usize) else { return Flow::End };
+            if let Some(request) = slot.requests.pop_front() {
+                drop(state);
+                request(vcpu);
+                state = self.state.lock();
+            } else if slot.at_rest {
+                self.changed.wait(&mut state);
+            } else {
+                slot.at_rest = true;
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    /// A vCPU's thread ends. Requests to it are dropped, so that nobody waits for an answer.
+    pub(super) fn gone(&self, index: u32) {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.slots.get_mut(index as usize) {
+            slot.gone = true;
+            slot.requests.clear();
+        }
+    }
+
+    /// Tells everybody that something changed.
+    fn notify(&self, state: MutexGuard<'_, State>) {
+        let wanted = state.paused || state.ended;
+        let ended = state.ended;
+        self.attention.store(wanted, Ordering::Release);
+        self.changed.notify_all();
+        drop(state);
+        if wanted {
+            self.apics.kick_all();
+        }
+        if ended {
+            self.timer_parker.unpark();
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A running virtual machine: the core's machine and an engine's vCPUs on threads of this process.
+//!
+//! ```text
+//! vCPU thread ── vcpu.run(entry) ──> exit ── machine.handle ──> entry      (one thread each)
+//! timer thread ── machine.next_deadline_ns / advance                       (device deadlines)
+//! who started it ── wait, stop, pause, input                               (this module's API)
+//! ```
+//! Nothing polls: a halted vCPU and the timer thread park until a kick or their next deadline.
+//! A machine lives from start to its end; a reset by the guest ends it, and who started it starts
+//! another one.
+
+mod assemble;
+mod control;
+mod dump;
+mod features;
+mod processor;
+mod self_test;
+mod timer;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use kasane_cpu::CpuState;
+use kasane_cpu::apic::ApicBus;
+use kasane_cpu::cpuid::CpuModelName;
+use kasane_host_runtime::{Barrier, HostClock, HostEntropy, Parker, RawMutex};
+use kasane_machine::Machine;
+use kasane_machine::boot::BootError;
+use kasane_memory::Ram;
+use kasane_passthrough::CodeRunner;
+use kasane_ports::{Console, Kick, Trace};
+
+pub use control::{Control, NotPaused};
+pub use dump::Registers;
+pub use features::{MissingFeatures, cpu_model};
+pub use processor::ProcessorReport;
+pub use self_test::self_test;
+
+/// The machine with this home's mutex.
+pub type HostedMachine = Machine<RawMutex>;
+
+/// What to build: everything that the guest can see.
+#[derive(Clone, Debug)]
+pub struct Specification {
+    /// Name, for the host's tools.
+    pub name: String,
+    /// Processors, 1 to 8.
+    pub cpus: u32,
+    /// RAM in bytes, a multiple of 1 MiB.
+    pub memory_bytes: u64,
+    /// What CPUID shows.
+    pub model: CpuModelName,
+    /// Kernel image.
+    pub kernel: Arc<[u8]>,
+    /// Initial RAM disk.
+    pub initrd: Option<Arc<[u8]>>,
+    /// Kernel command line.
+    pub append: String,
+}
+
+/// What the host lends to the machine.
+#[derive(Clone)]
+pub struct Lent {
+    /// The first serial port's output.
+    pub console: Arc<dyn Console>,
+    /// Told when the first serial port takes input again.
+    pub console_room: Option<Arc<dyn Kick>>,
+    /// The debug ports' output.
+    pub debug_console: Option<Arc<dyn Console>>,
+    /// Trace events.
+    pub trace: Arc<dyn Trace>,
+    /// Random bytes.
+    pub entropy: HostEntropy,
+    /// The barrier over all threads.
+    pub barrier: Barrier,
+    /// Runs vector and x87 instructions.
+    pub runner: Arc<dyn CodeRunner>,
+}
+
+/// Why a machine can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kernel, the initial RAM disk or the command line can't be booted.
+    #[error("the kernel can't be booted")]
+    Boot(#[from] BootError),
+    /// The model promises what this host can't do.
+    #[error(transparent)]
+    Model(#[from] MissingFeatures),
+    /// Guest RAM.
+    #[error("there is no RAM for the guest")]
+    Ram(#[from] kasane_host_memory::RamError),
+    /// The machine's wiring.
+    #[error("the machine can't be built")]
+    Machine(#[from] kasane_machine::MachineError),
+    /// The engine.
+    #[error("the engine gives no processor")]
+    Engine(#[from] kasane_cpu::EngineFault),
+    /// A thread.
+    #[error("the host gives no thread")]
+    Thread(#[source] std::io::Error),
+    /// More than one vCPU on a host without a barrier over all threads.
+    #[error("this host has no memory barrier over all threads, so only one processor can run")]
+    Barrier,
+}
+
+/// How a machine's life ended.
+#[derive(Debug)]
+pub enum End {
+    /// The guest powered off.
+    PoweredOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// A processor shut down by a triple fault.
+    Crashed {
+        /// Which.
+        vcpu: u32,
+        /// As it was then.
+        state: Box<CpuState>,
+    },
+    /// Somebody called [`VirtualMachine::stop`].
+    Stopped,
+    /// The engine or the program is wrong.
+    Fault(String),
+}
+
+/// A running machine.
+pub struct VirtualMachine {
+    machine: Arc<HostedMachine>,
+    apics: Arc<ApicBus>,
+    ram: Arc<Ram>,
+    clock: Arc<HostClock>,
+    control: Arc<Control>,
+    timer_parker: Arc<Parker>,
+    processors: Vec<JoinHandle<ProcessorReport>>,
+    timer: Option<JoinHandle<()>>,
+}
+
+/// What is left of a machine.
+#[derive(Debug)]
+pub struct Remains {
+    /// How it ended.
+    pub end: End,
+    /// Guest time at the end, in nanoseconds.
+    pub guest_ns: u64,
+    /// What each processor did.
+    pub processors: Vec<ProcessorReport>,
+    /// What the machine counted.
+    pub stats: kasane_machine::Statistics,
+}
+
+impl VirtualMachine {
+    /// Builds the machine and lets it run.
+    ///
+    /// # Errors
+    /// What is wrong with the images, or what the host refused.
+    pub fn start(specification: &Specification, lent: &Lent) -> Result<Self, StartError> {
+        Self::launch(specification, lent, control::Begin::Running)
+    }
+
+    /// Builds the machine; it stands before its first instruction until [`Control::resume`].
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub fn start_paused(specification: &Specification, lent: &Lent) -> Result<Self, StartError> {
+        Self::launch(specification, lent, control::Begin::Paused)
+    }
+
+    fn launch(
+        specification: &Specification,
+        lent: &Lent,
+        begin: control::Begin,
+    ) -> Result<Self, StartError> {
+        let parts = assemble::parts(specification, lent)?;
+        let control = Arc::new(Control::new(&parts, begin));
+        let mut vm = Self {
+            machine: Arc::clone(&parts.machine),
+            apics: Arc::clone(&parts.apics),
+            ram: parts.ram,
+            clock: parts.clock,
+            control,
+            timer_parker: parts.timer_parker,
+            processors: Vec::new(),
+            timer: None,
+        };
+        let spawned = vm.spawn(parts.vcpus);
+        if spawned.is_err() {
+            vm.control.end(End::Stopped);
+        }
+        spawned.map_err(StartError::Thread).map(|()| vm)
+    }
+
+    fn spawn(&mut self, vcpus: Vec<assemble::VcpuParts>) -> std::io::Result<()> {
+        for parts in vcpus {
+            let processor = processor::Processor::new(
+                parts,
+                Arc::clone(&self.machine),
+                Arc::clone(&self.clock),
+                Arc::clone(&self.control),
+            );
+            let thread = std::thread::Builder::new().name(format!("vcpu {}", processor.index()));
+            self.processors.push(thread.spawn(move || processor.live())?);
+        }
+        let timer = timer::Timer {
+            machine: Arc::clone(&self.machine),
+            clock: Arc::clone(&self.clock),
+            parker: Arc::clone(&self.timer_parker),
+            control: Arc::clone(&self.control),
+        };
+        let thread = std::thread::Builder::new().name("timer".to_owned());
+        self.timer = Some(thread.spawn(move || timer.live())?);
+        Ok(())
+    }
+
+    /// Pausing, ending, and asking vCPUs.
+    #[must_use]
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// The machine, for console input and the power button.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<HostedMachine> {
+        &self.machine
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<Ram> {
+        &self.ram
+    }
+
+    /// The number of vCPUs.
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        self.apics.cpus()
+    }
+
+    /// Waits for the machine's end, or until `deadline`. True if it ended.
+    #[must_use]
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
+        self.control.wait_for_end(deadline)
+    }
+
+    /// Ends the machine, unless it ended already, and gives what is left of it.
+    #[must_use]
+    pub fn finish(mut self) -> Remains {
+        self.control.end(End::Stopped);
+        let guest_ns = kasane_ports::Clock::now_ns(&*self.clock);
+        let mut processors = Vec::new();
+        for thread in self.processors.drain(..) {
+            // A panicked vCPU has set the end before its thread ended.
+            processors.extend(thread.join().ok());
+        }
+        if let Some(timer) = self.timer.take() {
+            let _panicked = timer.join();
+        }
+        let end = self.control.take_end().unwrap_or(End::Stopped);
+        Remains { end, guest_ns, processors, stats: self.machine.stats() }
+    }
+}
