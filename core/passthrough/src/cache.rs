@@ -121,38 +121,44 @@ impl Default for Scratch {
     }
 }
 
-/// An instruction's identity: two instructions with the same key share a stub.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
-    code: u16,
-    registers: [u8; 5],
-    immediate: u8,
-}
+/// An instruction's identity: two instructions with the same key share a stub. Code (16 bits),
+/// immediate (8), and five operands (8 each): a register's number, or 255 for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(u64);
 
 impl Key {
-    fn of(instruction: &Instruction) -> Self {
-        let mut registers = [0u8; 5];
+    /// The key of an instruction that may be passed through; others have one, but no meaning.
+    #[must_use]
+    pub fn of(instruction: &Instruction) -> Self {
+        let mut key = instruction.code() as u64;
         let mut immediate = 0;
-        for (i, slot) in (0..instruction.op_count()).zip(registers.iter_mut()) {
-            match instruction.op_kind(i) {
-                OpKind::Register => *slot = instruction.op_register(i) as u8,
-                OpKind::Memory => *slot = u8::MAX,
-                OpKind::Immediate8 => immediate = instruction.immediate8(),
+        for i in 0..instruction.op_count().min(5) {
+            let operand = match instruction.op_kind(i) {
+                OpKind::Register => instruction.op_register(i) as u8,
+                OpKind::Memory => u8::MAX,
+                OpKind::Immediate8 => {
+                    immediate = instruction.immediate8();
+                    0
+                }
                 // Refused when the stub would be made.
-                _ => {}
-            }
+                _ => 0,
+            };
+            key |= u64::from(operand) << (24 + 8 * i);
         }
-        Self { code: instruction.code() as u16, registers, immediate }
+        Self(key | u64::from(immediate) << 16)
     }
-
-    /// FNV-1a, folded to a slot.
-    fn slot(self) -> usize {
-        let [low, high] = self.code.to_le_bytes();
-        let bytes = [low, high, self.immediate].into_iter().chain(self.registers);
-        let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3)
-        });
-        (hash ^ (hash >> 29)) as usize & (SLOTS - 1)
+    /// As a number, to be kept beside a decoded instruction.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+    /// From [`Key::to_bits`].
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+    const fn slot(self) -> usize {
+        (self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize & (SLOTS - 1)
     }
 }
 
@@ -230,7 +236,19 @@ impl Passthrough {
     /// # Errors
     /// When it is not one that may run on the host.
     pub fn prepare(&mut self, instruction: &Instruction) -> Result<Prepared, NotSupported> {
-        let key = Key::of(instruction);
+        self.prepare_keyed(Key::of(instruction), instruction)
+    }
+
+    /// Likewise, with the instruction's key at hand: the quick way.
+    ///
+    /// # Errors
+    /// When it is not one that may run on the host.
+    #[inline]
+    pub fn prepare_keyed(
+        &mut self,
+        key: Key,
+        instruction: &Instruction,
+    ) -> Result<Prepared, NotSupported> {
         let slot = self.find(key);
         if let Some(Some((_, prepared))) = self.table.get(slot) {
             return Ok(*prepared);
@@ -238,6 +256,7 @@ impl Passthrough {
         self.make(instruction, key)
     }
 
+    #[inline]
     /// The slot that holds `key`, or the free one where it would go.
     fn find(&self, key: Key) -> usize {
         let mut slot = key.slot();

@@ -30,7 +30,7 @@ mod runner;
 pub mod shape;
 
 pub use cache::{
-    Completed, HostFault, Location, NotSupported, Passthrough, Prepared, Registers, Scratch,
+    Completed, HostFault, Key, Location, NotSupported, Passthrough, Prepared, Registers, Scratch,
 };
 pub use features::HostFeatures;
 pub use runner::{ArenaError, CodeArena, CodeEntry, CodeRunner, FaultKind, NoCodeRunner, Outcome};

@@ -24,10 +24,10 @@ fn bytes(random: &mut Random) -> Vec<u8> {
             code.push(modrm);
         }
         1 | 2 => {
-            code.extend(&[&[][..], &[0x66], &[0xF3], &[0xF2]][random.below(4) as usize][..]);
+            code.extend([&[][..], &[0x66], &[0xF3], &[0xF2]][random.below(4) as usize]);
             let rex = 0x40 | random.next() as u8 & if memory { 0xC } else { 0xD };
             code.extend(Some(rex).filter(|r| r & 7 != 0 || r & 8 != 0));
-            code.extend(&[&[0x0F][..], &[0x0F, 0x38], &[0x0F, 0x3A]][random.below(3) as usize][..]);
+            code.extend([&[0x0F][..], &[0x0F, 0x38], &[0x0F, 0x3A]][random.below(3) as usize]);
             code.push(random.next() as u8);
             code.push(modrm);
         }

@@ -1,0 +1,147 @@
+//! Registers and memory operands of the vector group.
+
+use crate::cpu::{Cpu, Stop};
+use crate::op::Op;
+
+/// A YMM register's value.
+pub(super) type Ymm = [u64; 4];
+
+/// The halves of a 128-bit value.
+#[inline(always)]
+pub(super) const fn split(value: u128) -> [u64; 2] {
+    [value as u64, (value >> 64) as u64]
+}
+
+/// A 128-bit value of its halves.
+#[inline(always)]
+pub(super) const fn join(low: u64, high: u64) -> u128 {
+    low as u128 | (high as u128) << 64
+}
+
+impl Cpu {
+    /// `XMMn`.
+    #[inline(always)]
+    pub(super) fn xmm(&self, n: u8) -> u128 {
+        let [low, high, ..] = self.state.vector.ymm(n);
+        join(low, high)
+    }
+
+    /// Sets `XMMn`; the upper half of the YMM register stays.
+    #[inline(always)]
+    pub(super) fn set_xmm(&mut self, n: u8, value: u128) {
+        let [.., c, d] = self.state.vector.ymm(n);
+        let [a, b] = split(value);
+        self.state.vector.set_ymm(n, [a, b, c, d]);
+    }
+
+    /// Sets `XMMn`; the upper half of the YMM register becomes zero.
+    #[inline(always)]
+    pub(super) fn set_xmm_zeroing(&mut self, n: u8, value: u128) {
+        let [a, b] = split(value);
+        self.state.vector.set_ymm(n, [a, b, 0, 0]);
+    }
+
+    /// The offset `more` bytes into the memory operand at `ea`.
+    #[inline(always)]
+    pub(super) fn within(op: &Op, ea: u64, more: u64) -> u64 {
+        ea.wrapping_add(more) & op.mem.mask
+    }
+
+    /// Reads the 32 bytes of a memory operand.
+    #[inline(always)]
+    pub(super) fn read_256(&mut self, op: &Op, ea: u64) -> Result<Ymm, Stop> {
+        let low: u128 = self.read(op.mem.seg, ea)?;
+        let high: u128 = self.read(op.mem.seg, Self::within(op, ea, 16))?;
+        let ([a, b], [c, d]) = (split(low), split(high));
+        Ok([a, b, c, d])
+    }
+
+    /// Writes the 32 bytes of a memory operand, all or none.
+    #[inline(always)]
+    pub(super) fn write_256(&mut self, op: &Op, ea: u64, value: Ymm) -> Result<(), Stop> {
+        let [a, b, c, d] = value;
+        self.prove_writable(op, ea, 32)?;
+        self.write(op.mem.seg, ea, join(a, b))?;
+        self.write(op.mem.seg, Self::within(op, ea, 16), join(c, d))
+    }
+
+    /// Makes sure that an operand that is written in parts is written wholly or not at all: looks
+    /// at both pages where it crosses, and at the segment where that matters.
+    #[inline(always)]
+    pub(super) fn prove_writable(&mut self, op: &Op, ea: u64, len: u64) -> Result<(), Stop> {
+        let n = op.mem.seg as usize;
+        let base = self.mode.base.get(n).copied().unwrap_or(0);
+        let inside = base.wrapping_add(ea) & 4095 <= 4096 - len;
+        let plain = self.mode.plain.get(n).copied().unwrap_or(0) & 2 != 0;
+        if inside && plain {
+            return Ok(());
+        }
+        self.probe_write(op.mem.seg, ea, len)
+    }
+
+    /// Reads a memory operand of `len` bytes (at most 64) in pieces of up to 16.
+    pub(super) fn read_bytes(&mut self, op: &Op, ea: u64, out: &mut [u8]) -> Result<(), Stop> {
+        let seg = op.mem.seg;
+        let mut at = 0u64;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let from = Self::within(op, ea, at);
+            let n = piece(rest.len());
+            let bytes = match n {
+                16 => self.read::<u128>(seg, from)?.to_le_bytes(),
+                8 => u128::from(self.read::<u64>(seg, from)?).to_le_bytes(),
+                4 => u128::from(self.read::<u32>(seg, from)?).to_le_bytes(),
+                2 => u128::from(self.read::<u16>(seg, from)?).to_le_bytes(),
+                _ => u128::from(self.read::<u8>(seg, from)?).to_le_bytes(),
+            };
+            let Some((head, tail)) = rest.split_at_mut_checked(n) else { break };
+            for (to, byte) in head.iter_mut().zip(bytes) {
+                *to = byte;
+            }
+            rest = tail;
+            at = at.wrapping_add(n as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes a memory operand in pieces of up to 16 bytes, all or none.
+    pub(super) fn write_bytes(&mut self, op: &Op, ea: u64, bytes: &[u8]) -> Result<(), Stop> {
+        let seg = op.mem.seg;
+        if piece(bytes.len()) != bytes.len() {
+            self.probe_write(seg, ea, bytes.len() as u64)?;
+        }
+        let mut at = 0u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let to = Self::within(op, ea, at);
+            let n = piece(rest.len());
+            let Some((head, tail)) = rest.split_at_checked(n) else { break };
+            let mut whole = [0u8; 16];
+            for (slot, byte) in whole.iter_mut().zip(head) {
+                *slot = *byte;
+            }
+            let value = u128::from_le_bytes(whole);
+            match n {
+                16 => self.write(seg, to, value)?,
+                8 => self.write(seg, to, value as u64)?,
+                4 => self.write(seg, to, value as u32)?,
+                2 => self.write(seg, to, value as u16)?,
+                _ => self.write(seg, to, value as u8)?,
+            }
+            rest = tail;
+            at = at.wrapping_add(n as u64);
+        }
+        Ok(())
+    }
+}
+
+/// The largest access that fits in `len` bytes.
+const fn piece(len: usize) -> usize {
+    match len {
+        16.. => 16,
+        8..16 => 8,
+        4..8 => 4,
+        2..4 => 2,
+        _ => 1,
+    }
+}
