@@ -7,7 +7,11 @@
 #![no_std]
 extern crate alloc;
 
+pub mod acpi_pm;
 pub mod bus;
+pub mod debug_port;
+pub mod dma;
+pub mod hpet;
 pub mod i8042;
 pub mod interrupts;
 pub mod ioapic;

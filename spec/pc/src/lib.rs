@@ -6,6 +6,8 @@
 //! assignments as in ACPI 6.5 §5.2.12 and MultiProcessor Specification 1.4.
 #![no_std]
 
+pub mod acpi_pm;
+pub mod hpet;
 pub mod irq;
 pub mod memory;
 pub mod port;
