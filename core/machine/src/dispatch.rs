@@ -86,10 +86,7 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             Exit::MsrRead { .. } | Exit::MsrWrite { .. } => Entry::Fault,
             Exit::Hypercall => Entry::Value(NO_SUCH_HYPERCALL),
             Exit::Halt => return Action::Wait,
-            Exit::InterruptWindow => match self.board.interrupts.acknowledge() {
-                Some(vector) => Entry::ExternalInterrupt { vector },
-                None => Entry::Resume,
-            },
+            Exit::InterruptWindow => self.external_interrupt(vcpu, id),
             Exit::Eoi { vector } => {
                 self.board.interrupts.end_of_interrupt(vector);
                 Entry::Resume
@@ -101,6 +98,18 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         };
         // The access may have been the one that asks.
         self.power.pending().map_or(Action::Enter(entry), Action::from)
+    }
+
+    fn external_interrupt(&self, vcpu: u32, id: Option<TraceId>) -> Entry {
+        let Some(vector) = self.board.interrupts.acknowledge() else {
+            return Entry::Resume;
+        };
+        if let Some(id) = id {
+            let kind = TraceKind::Interrupt;
+            let a = vector.into();
+            self.tracer.emit(id, Happening { vcpu, kind, subject: "pic", a, b: 1, size: 0 });
+        }
+        Entry::ExternalInterrupt { vector }
     }
 
     fn triple_fault(&self, vcpu: u32) -> Action {

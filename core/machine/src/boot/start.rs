@@ -126,7 +126,7 @@ pub(super) fn bootstrap(
     state.tr = register(TSS_SELECTOR, TSS);
     state.gdtr = DescriptorTable { base, limit: len.saturating_sub(1) as u16 };
     state.idtr = DescriptorTable { base: 0, limit: 0 };
-    state.cr0 = control::cr0::PE | control::cr0::ET | control::cr0::NE;
+    state.cr0 = control::cr0::PE | control::cr0::ET;
     match mode {
         Mode::Protected32 => state.cs = register(CODE_SELECTOR, CODE32),
         Mode::Long64 => {

@@ -37,7 +37,7 @@ pub fn write(memory: &dyn GuestMemory, config: &MachineConfig) -> Result<u64, Me
     memory.write(layout::FIRMWARE_HIGH, &mp)?;
     // Both are searched for at multiples of 16.
     let smbios_at = layout::FIRMWARE_HIGH.saturating_add(mp.len() as u64).next_multiple_of(16);
-    memory.write(smbios_at, &smbios::build(config, smbios_at))?;
+    memory.write(smbios_at, &smbios::build(smbios_at))?;
     Ok(rsdp)
 }
 

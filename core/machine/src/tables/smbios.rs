@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use crate::config::MachineConfig;
 use crate::record::Record;
 
 const ENTRY_LEN: usize = 31;
@@ -25,7 +24,7 @@ fn structure(kind: u8, handle: u16, area: &[u8], strings: &[&str]) -> Vec<u8> {
 }
 
 /// The entry point, and the structures right behind it, to be put at `base`.
-pub(super) fn build(config: &MachineConfig, base: u64) -> Vec<u8> {
+pub(super) fn build(base: u64) -> Vec<u8> {
     // Vendor, version, segment, date, size; characteristics: not supported; the extension says
     // "virtual machine" (bit 4 of the second byte). No BIOS or EC release numbers.
     let bios = [&[1, 2, 0, 0xE8, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0x14][..], &[0xFF; 4]].concat();
@@ -33,14 +32,10 @@ pub(super) fn build(config: &MachineConfig, base: u64) -> Vec<u8> {
     let system = [&[1, 2, 3, 0][..], &[0; 16], &[6, 0, 0]].concat();
     // Manufacturer, "other" chassis, no version, serial, asset tag; states safe, security none.
     let chassis = [1u8, 1, 0, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 1, 0, 0].to_vec();
-    let memory_k = u32::try_from(config.memory_bytes >> 10).unwrap_or(0x8000_0000);
-    // Location board, use system memory, ECC none, maximum in KiB, no error handle, one device.
-    let memory = [&[3, 3, 3][..], &memory_k.to_le_bytes(), &[0xFE, 0xFF, 1, 0]].concat();
     let structures = [
         structure(0, 0x000, &bios, &["Kasane", "1", "01/01/2026"]),
         structure(1, 0x100, &system, &["Kasane", "Standard PC", "pc"]),
         structure(3, 0x300, &chassis, &["Kasane"]),
-        structure(16, 0x1000, &memory, &[]),
         structure(127, 0x7F00, &[], &[]),
     ];
     let largest = structures.iter().map(Vec::len).max().unwrap_or_default();
