@@ -24,27 +24,10 @@ pub const PCI_MEMORY: core::ops::RangeInclusive<u64> = LOW_RAM_MAX..=0xFEBF_FFFF
 pub const ECAM: u64 = 0xE000_0000;
 /// Length of the ECAM window.
 pub const ECAM_LEN: u64 = 0x1000_0000;
-/// I/O APIC.
-pub const IOAPIC: u64 = 0xFEC0_0000;
-/// HPET.
-pub const HPET: u64 = 0xFED0_0000;
-/// Local APIC.
-pub const LAPIC: u64 = 0xFEE0_0000;
-
-/// PIIX4 power management block: PM1a event, PM1a control at +4, PM timer at +8.
+/// PIIX4 power management block: see [`kasane_spec_pc::acpi_pm`] for what is in it.
 pub const PM_BASE: u16 = 0x600;
-/// General-purpose event block 0.
-pub const GPE0: u16 = 0xAFE0;
-/// Bytes of the general-purpose event block 0.
-pub const GPE0_LEN: u8 = 4;
-/// SMI command port.
-pub const SMI_CMD: u16 = 0xB2;
-/// What to write to `SMI_CMD` to turn ACPI mode on.
-pub const ACPI_ENABLE: u8 = 0xF1;
-/// What to write to `SMI_CMD` to turn ACPI mode off.
-pub const ACPI_DISABLE: u8 = 0xF0;
 /// The SCI's interrupt line.
-pub const SCI_IRQ: u8 = 9;
+pub const SCI_IRQ: u8 = kasane_spec_pc::irq::SCI;
 
 /// RAM as (base, length) pairs for `memory_bytes` of it: below the hole, then from 4 GiB.
 #[must_use]

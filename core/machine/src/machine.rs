@@ -180,6 +180,11 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         self.board.serial.receive(bytes, self.clock.now_ns())
     }
 
+    /// Somebody pressed the power button: a guest with ACPI shuts down and switches off.
+    pub fn power_button(&self) {
+        self.board.power_management.press_power_button();
+    }
+
     /// What a chip has asked of the whole machine; it stands until [`reset`](Self::reset).
     #[must_use]
     pub fn power_request(&self) -> Option<PowerRequest> {

@@ -400,3 +400,40 @@ fn the_keyboard_controller_resets_the_machine() {
 
     assert_eq!(write(&machine, 0x64, Byte, 0xFE), Action::Reset);
 }
+
+#[test]
+fn acpi_switches_the_machine_off_where_the_tables_say() {
+    let (machine, _) = machine();
+
+    write(&machine, 0xB2, Byte, 0xF1);
+    let control = read(&machine, 0x604, Word);
+
+    assert_eq!(control, value(1));
+    assert_eq!(write(&machine, 0x604, Word, 0x2001), Action::PowerOff);
+    assert_eq!(machine.power_request(), Some(crate::PowerRequest::Off));
+}
+
+#[test]
+fn the_power_button_raises_the_sci() {
+    let (machine, _) = machine();
+    write(&machine, 0xB2, Byte, 0xF1);
+    write(&machine, 0x602, Word, 0x0100);
+    // The SCI is input 1 of the second 8259A.
+    write(&machine, 0xA1, Byte, 0xFD);
+
+    machine.power_button();
+
+    let taken = machine.handle(0, &Exit::InterruptWindow);
+    assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x71 }));
+}
+
+#[test]
+fn the_hpet_and_the_debug_console_are_there() {
+    let (machine, home) = machine();
+
+    let id = machine.handle(0, &Exit::MmioRead { gpa: 0xFED0_0000, size: Dword });
+    write(&machine, 0x402, Byte, b'!'.into());
+
+    assert_eq!(id, value(0x8086_A201));
+    assert_eq!(*home.output.lock(), b"!");
+}

@@ -4,13 +4,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use kasane_cpu::apic::ApicBus;
+use kasane_devices::acpi_pm::{self, AcpiPm};
 use kasane_devices::bus::Mapping;
+use kasane_devices::hpet::{self, Delivery};
 use kasane_devices::interrupts::InterruptRouter;
 use kasane_devices::pci::{self, ConfigPorts, EcamWindow, PciBus, PciOutputs};
 use kasane_devices::rtc::{CmosConfig, Extent};
 use kasane_devices::system::{self, A20Gate};
 use kasane_devices::uart::{SerialPort, Uart};
-use kasane_devices::{AddressSpace, Saved, Socket, Timed, i8042, pit, rtc, uart};
+use kasane_devices::{AddressSpace, Saved, Socket, Timed};
+use kasane_devices::{debug_port, dma, i8042, pit, rtc, uart};
 use kasane_ports::{A20Line, IrqLine, Level, MsiSink};
 use kasane_spec_pc::port;
 use lock_api::RawMutex;
@@ -28,6 +31,7 @@ pub(crate) struct Board<R: RawMutex> {
     pub(crate) interrupts: Arc<InterruptRouter<R>>,
     pub(crate) pci: Arc<PciBus<R>>,
     pub(crate) serial: Arc<Socket<R, Uart>>,
+    pub(crate) power_management: Arc<Socket<R, AcpiPm>>,
     /// Chips that have deadlines.
     pub(crate) timed: Vec<Arc<dyn Timed>>,
     /// Everything with state. The interrupt router comes first: with the wires' levels back in
@@ -61,8 +65,22 @@ pub(crate) struct Supplies<'a> {
     pub(crate) power: Arc<PowerLatch>,
 }
 
+/// Collects what every chip has to be asked for.
+struct Chips {
+    timed: Vec<Arc<dyn Timed>>,
+    saved: Vec<Arc<dyn Saved>>,
+}
+
+impl Chips {
+    fn add<C: Timed + Saved + 'static>(&mut self, chip: &Arc<C>) {
+        self.timed.push(chip.clone());
+        self.saved.push(chip.clone());
+    }
+}
+
 impl<R: RawMutex + Send + Sync + 'static> Board<R> {
-    /// Makes the chips and wires them.
+    /// Makes the chips and wires them. The order in which interrupt wires are made is a part of
+    /// the saved state: new chips go to the end.
     pub(crate) fn new(supplies: &Supplies<'_>) -> Result<Self, MachineError> {
         let Supplies { config, home, tracer, power } = supplies;
         let ports = Arc::new(AddressSpace::ports());
@@ -74,27 +92,39 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         interrupts.attach(&ports, &memory)?;
 
         let isa = (0..16).map(|number| Some(interrupts.isa_line(number))).collect();
-        let outputs = PciOutputs { ports: ports.clone(), memory: memory.clone(), messages, isa };
+        let outputs = PciOutputs {
+            ports: ports.clone(),
+            memory: memory.clone(),
+            messages: messages.clone(),
+            isa,
+        };
         let pci = PciBus::new(outputs);
-        attach_pci(config, &ports, &memory, &pci)?;
+        let mut chips =
+            Chips { timed: Vec::new(), saved: alloc::vec![interrupts.clone(), pci.clone()] };
 
-        let deadline = home.deadline_changed.clone();
-        let pit = pit::attach(&ports, &interrupts, deadline.clone())?;
-        let rtc = rtc::attach(&ports, &interrupts, deadline.clone(), &cmos(config, home))?;
+        let kick = || home.deadline_changed.clone();
+        chips.add(&pit::attach(&ports, &interrupts, kick())?);
+        chips.add(&rtc::attach(&ports, &interrupts, kick(), &cmos(config, home))?);
         let (console, room) = (home.console.clone(), home.console_room.clone());
-        let com1 = SerialPort::Com1;
-        let serial = uart::attach(&ports, &interrupts, deadline.clone(), com1, console, room)?;
+        let serial = uart::attach(&ports, &interrupts, kick(), SerialPort::Com1, console, room)?;
+        chips.add(&serial);
         let a20 = A20Gate::new(Arc::new(A20(home.apics.clone())));
-        let port92 = system::attach_system_control(&ports, a20.wire(0), power.clone())?;
-        let reset_control = system::attach_reset_control(&ports, power.clone())?;
-        let keyboard = i8042::attach(&ports, &interrupts, deadline, a20.wire(1), power.clone())?;
+        chips.add(&system::attach_system_control(&ports, a20.wire(0), power.clone())?);
+        chips.add(&system::attach_reset_control(&ports, power.clone())?);
+        chips.add(&i8042::attach(&ports, &interrupts, kick(), a20.wire(1), power.clone())?);
+        let (power_management, _) =
+            acpi_pm::attach(&ports, &interrupts, kick(), power.clone(), None)?;
+        chips.add(&power_management);
+        chips.add(&hpet::attach(&memory, &interrupts, kick(), messages, Delivery::Wires)?);
+        chips.add(&dma::attach(&ports)?);
+        if let Some(console) = &home.debug_console {
+            debug_port::attach(&ports, console.clone())?;
+        }
+        attach_pci(config, &ports, &memory, &pci)?;
+        pci::attach_piix4_pm(&pci, power_management.clone())?;
 
-        let timed: Vec<Arc<dyn Timed>> =
-            alloc::vec![pit.clone(), rtc.clone(), serial.clone(), keyboard.clone()];
-        let mut saved: Vec<Arc<dyn Saved>> = alloc::vec![interrupts.clone(), pci.clone()];
-        saved.extend([pit as Arc<dyn Saved>, rtc, serial.clone()]);
-        saved.extend([port92 as Arc<dyn Saved>, reset_control, keyboard]);
-        Ok(Self { ports, memory, interrupts, pci, serial, timed, saved })
+        let Chips { timed, saved } = chips;
+        Ok(Self { ports, memory, interrupts, pci, serial, power_management, timed, saved })
     }
 
     /// The names of all devices that are mapped, for counting.

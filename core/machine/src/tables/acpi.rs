@@ -11,6 +11,7 @@ use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT};
 use acpi_tables::mcfg::MCFG;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
+use kasane_spec_pc::{acpi_pm, memory, port};
 
 use super::dsdt;
 use crate::config::MachineConfig;
@@ -106,24 +107,26 @@ fn io(address: u16, bits: u8, access: AccessSize) -> GAS {
 }
 
 fn fadt(facs: u64, dsdt: u64) -> FADTBuilder {
-    let control = layout::PM_BASE + 4;
-    let timer = layout::PM_BASE + 8;
+    let event = layout::PM_BASE + acpi_pm::PM1_STATUS;
+    let control = layout::PM_BASE + acpi_pm::PM1_CONTROL;
+    let timer = layout::PM_BASE + acpi_pm::TIMER;
+    let gpe0 = layout::PM_BASE + acpi_pm::GPE0_STATUS;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
         .flag(Flags::RtcS4)
         .flag(Flags::ResetRegSup)
-        .gpe_info(layout::GPE0.into(), 0, layout::GPE0_LEN, 0, 0);
+        .gpe_info(gpe0.into(), 0, acpi_pm::GPE0_LEN, 0, 0);
     // The 64-bit FACS address wins where both are given; the DSDT's have to agree.
     fadt.firmware_ctrl = (facs as u32).into();
     fadt.dsdt = (dsdt as u32).into();
     fadt.x_dsdt = dsdt.into();
     fadt.sci_int = u16::from(layout::SCI_IRQ).into();
-    fadt.smi_cmd = u32::from(layout::SMI_CMD).into();
-    fadt.acpi_enable = layout::ACPI_ENABLE;
-    fadt.acpi_disable = layout::ACPI_DISABLE;
-    fadt.pm1a_evt_blk = u32::from(layout::PM_BASE).into();
+    fadt.smi_cmd = u32::from(port::APM_CONTROL).into();
+    fadt.acpi_enable = acpi_pm::ACPI_ENABLE;
+    fadt.acpi_disable = acpi_pm::ACPI_DISABLE;
+    fadt.pm1a_evt_blk = u32::from(event).into();
     fadt.pm1a_cnt_blk = u32::from(control).into();
     fadt.pm_tmr_blk = u32::from(timer).into();
     (fadt.pm1_evt_len, fadt.pm1_cnt_len, fadt.pm_tmr_len) = (4, 2, 4);
@@ -133,24 +136,24 @@ fn fadt(facs: u64, dsdt: u64) -> FADTBuilder {
     fadt.century = 0x32;
     // Legacy devices, 8042, no VGA.
     fadt.iapc_boot_arch = 0b111.into();
-    fadt.reset_reg = io(0xCF9, 8, AccessSize::ByteAccess);
+    fadt.reset_reg = io(port::RESET_CONTROL, 8, AccessSize::ByteAccess);
     fadt.reset_value = 0x06;
-    fadt.x_pm1a_evt_blk = io(layout::PM_BASE, 32, AccessSize::WordAccess);
+    fadt.x_pm1a_evt_blk = io(event, 32, AccessSize::WordAccess);
     fadt.x_pm1a_cnt_blk = io(control, 16, AccessSize::WordAccess);
     fadt.x_pm_tmr_blk = io(timer, 32, AccessSize::DwordAccess);
-    fadt.x_gpe0_blk = io(layout::GPE0, layout::GPE0_LEN * 8, AccessSize::ByteAccess);
+    fadt.x_gpe0_blk = io(gpe0, acpi_pm::GPE0_LEN * 8, AccessSize::ByteAccess);
     fadt
 }
 
 /// Interrupt controllers (§5.2.12). The structures that the crate lacks are added as bytes.
 fn madt(config: &MachineConfig) -> Vec<u8> {
     const PCAT_COMPAT: u32 = 1;
-    let address = LocalInterruptController::Address(layout::LAPIC as u32);
+    let address = LocalInterruptController::Address(memory::LOCAL_APIC as u32);
     let mut madt = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, address);
     for id in 0..config.cpus.min(255) as u8 {
         madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
     }
-    madt.add_structure(IoApic::new(config.ioapic_id(), layout::IOAPIC as u32, 0));
+    madt.add_structure(IoApic::new(config.ioapic_id(), memory::IOAPIC as u32, 0));
     let mut table = Record::zeroed(0);
     madt.to_aml_bytes(&mut table.0);
     // The timer is at the I/O APIC's input 2, where the PIC's cascade would be.
@@ -184,7 +187,7 @@ fn hpet() -> Sdt {
     table.append_slice(&EVENT_TIMER_BLOCK.to_le_bytes());
     // Generic address: system memory, 64 bits wide.
     table.append_slice(&[0, 64, 0, 0]);
-    table.append_slice(&layout::HPET.to_le_bytes());
+    table.append_slice(&memory::HPET.to_le_bytes());
     // Sequence number, minimum tick, page protection.
     table.append_slice(&[0, 0, 0, 0]);
     table

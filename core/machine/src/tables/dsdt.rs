@@ -11,6 +11,8 @@ use acpi_tables::aml::{
 };
 use acpi_tables::{Aml, AmlSink};
 
+use kasane_spec_pc::memory;
+
 use crate::config::MachineConfig;
 use crate::layout;
 
@@ -267,7 +269,7 @@ fn irq_no_flags(irq: u8) -> Vec<u8> {
 fn hpet() -> Raw {
     let hid = name("_HID", &EISAName::new("PNP0103"));
     let uid = name("_UID", &ZERO);
-    let memory = Memory32Fixed::new(false, layout::HPET as u32, 0x400);
+    let memory = Memory32Fixed::new(false, memory::HPET as u32, 0x400);
     let resources = name("_CRS", &ResourceTemplate::new(alloc::vec![&memory]));
     device("HPET", alloc::vec![&hid, &uid, &resources])
 }

@@ -3,9 +3,10 @@
 
 use alloc::vec::Vec;
 
+use kasane_spec_pc::memory;
+
 use super::acpi::LEVEL_IRQS;
 use crate::config::MachineConfig;
-use crate::layout;
 use crate::record::Record;
 
 const PCI_BUS: u8 = 0;
@@ -56,7 +57,7 @@ fn table(config: &MachineConfig) -> Vec<u8> {
     }
     entries.push([&[1, PCI_BUS][..], b"PCI   "].concat());
     entries.push([&[1, ISA_BUS][..], b"ISA   "].concat());
-    let address = (layout::IOAPIC as u32).to_le_bytes();
+    let address = (memory::IOAPIC as u32).to_le_bytes();
     entries.push([&[2, ioapic, 0x11, 1][..], &address].concat());
     for slot in 0..32u8 {
         for pin in 0..4u8 {
@@ -82,7 +83,7 @@ fn table(config: &MachineConfig) -> Vec<u8> {
     table.put(8, b"KASANE  ");
     table.put(16, b"PC          ");
     table.put_u16(34, count);
-    table.put_u32(36, layout::LAPIC as u32);
+    table.put_u32(36, memory::LOCAL_APIC as u32);
     table.0.extend(entries.concat());
     let len = table.0.len() as u16;
     table.put_u16(4, len);
