@@ -29,4 +29,6 @@ pub use state::{SavedHeader, SavedStateError};
 pub use statistics::{Count, Statistics};
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

@@ -17,8 +17,8 @@ use crate::{SavedHeader, SavedStateError};
 
 /// A home whose clock stands still until it is moved.
 #[derive(Default)]
-struct Home {
-    now_ns: AtomicU64,
+pub(crate) struct Home {
+    pub(crate) now_ns: AtomicU64,
     output: Mutex<Vec<u8>>,
     events: Mutex<Vec<TraceEvent>>,
 }
@@ -77,7 +77,7 @@ fn machine_of(config: &MachineConfig) -> (Arc<Machine<RawMutex>>, Arc<Home>) {
     (Machine::new(config, ports).unwrap(), home)
 }
 
-fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
+pub(crate) fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
     machine_of(&config())
 }
 
