@@ -97,7 +97,7 @@ impl Pit {
 
     fn read_control_b(&self, tick: u64) -> u8 {
         let mut value = ControlB::from_bits_retain(self.control_b);
-        value.set(ControlB::REFRESH, tick / REFRESH_TICKS & 1 != 0);
+        value.set(ControlB::REFRESH, (tick / REFRESH_TICKS) & 1 != 0);
         let [_, _, speaker] = &self.channels;
         value.set(ControlB::OUT_2, speaker.out(tick));
         value.bits()

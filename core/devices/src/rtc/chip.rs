@@ -154,7 +154,7 @@ impl Rtc {
         if self.b().contains(RegisterB::BINARY) {
             value
         } else {
-            (value / 10 % 10) << 4 | value % 10
+            ((value / 10 % 10) << 4) | (value % 10)
         }
     }
     fn decode_hour(&self, value: u8) -> u8 {
