@@ -123,7 +123,7 @@ impl BlockCache {
     #[inline]
     fn valid(cpu: &Cpu, block: &Block, va: u64) -> bool {
         let class = cpu.mode.fetch;
-        if !cpu.tlb.exec(class, va).is_some_and(|page| page.state.version() == block.version) {
+        if cpu.tlb.exec(class, va).is_none_or(|page| page.state.version() != block.version) {
             return false;
         }
         if !matches!(block.code, CodeSize::Bits64)

@@ -103,6 +103,9 @@ pub struct Cpu {
     pub suppress_rf_clear: bool,
     /// #DB conditions met by the current instruction, delivered after it (DR6 bits).
     pub debug_hits: u64,
+    /// Whether a single-step trap follows the current instruction, where that does not simply
+    /// depend on TF before it: SYSCALL and SYSRET look at TF afterwards, INT n never traps.
+    pub step_override: Option<bool>,
     /// STI or MOV SS just ran: no interrupts before the next instruction is done. The run loop
     /// clears it.
     pub shadow: Shadow,
@@ -124,10 +127,13 @@ pub struct Cpu {
     pub tsc_hz: u64,
     /// vCPU number.
     pub index: u32,
+    /// vCPUs in the machine.
+    pub cpus: u32,
     /// What the debugger (not the guest) wants.
     pub debugger: DebugControl,
-    /// A debugger's watchpoint was hit by the current instruction.
-    pub watch_hit: bool,
+    /// The debugger's watchpoints that the current instruction hit: bits 0 to 3 by their place in
+    /// the list; those from the fourth on share bit 3.
+    pub watch_hits: u32,
     /// Instructions that we lack, by code, with counts.
     pub missing: BTreeMap<Code, u64>,
     /// Runs vector instructions on the host; `None` where the home can't.

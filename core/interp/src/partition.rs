@@ -74,6 +74,7 @@ impl InterpPartition {
             attention: true,
             suppress_rf_clear: false,
             debug_hits: 0,
+            step_override: None,
             shadow: Shadow::None,
             retired: 0,
             model: self.model.clone(),
@@ -84,8 +85,9 @@ impl InterpPartition {
             barrier: c.barrier.clone(),
             tsc_hz: c.tsc_hz,
             index,
+            cpus: c.apics.cpus(),
             debugger: DebugControl::default(),
-            watch_hit: false,
+            watch_hits: 0,
             missing: BTreeMap::new(),
             passthrough: (c.passthrough)(),
         };
@@ -133,6 +135,8 @@ impl Cpu {
         self.apic.init();
         self.shadow = Shadow::None;
         self.debug_hits = 0;
+        self.step_override = None;
+        self.suppress_rf_clear = false;
         self.replay.commit();
         self.pending_exit = None;
         self.tlb.flush_all();

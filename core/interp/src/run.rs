@@ -79,7 +79,9 @@ impl InterpVcpu {
     }
 
     fn after_delivery(&mut self, delivered: Delivered) -> Option<Exit> {
-        self.cpu.debug_hits = 0;
+        // A task switch's T bit is a trap of the new task; all else went with the old one.
+        self.cpu.debug_hits &= dr6::BT;
+        self.cpu.step_override = None;
         match delivered {
             Delivered::Done => None,
             Delivered::Shutdown => {
@@ -193,6 +195,9 @@ impl InterpVcpu {
 
     /// Runs one block, or one instruction where something wants to look after each.
     fn run_block(&mut self) -> Option<Exit> {
+        if self.cpu.debug_hits & dr6::BT != 0 {
+            return self.after_instruction(false);
+        }
         let single = self.cpu.stepping() || self.cpu.replay.active() || self.budget_end.is_some();
         if single && let Some(exit) = self.before_instruction() {
             return Some(exit);
@@ -205,7 +210,8 @@ impl InterpVcpu {
             return self.run_single();
         }
         match run_ops(&mut self.cpu, block) {
-            Ok(()) => None,
+            Ok(()) if self.cpu.debug_hits == 0 && self.cpu.step_override.is_none() => None,
+            Ok(()) => self.after_instruction(false),
             Err(stop) => self.stopped(stop),
         }
     }
@@ -215,9 +221,9 @@ impl InterpVcpu {
         let stepped = cpu.state.rflags & flags::TF != 0;
         let shadow = core::mem::take(&mut cpu.shadow);
         cpu.replay.restart();
-        cpu.watch_hit = false;
+        cpu.watch_hits = 0;
         let Ok(block) = self.cache.find(cpu) else { return None };
-        let Some(op) = block.ops.first() else { return None };
+        let op = block.ops.first()?;
         cpu.next_rip = op.next_rip;
         cpu.suppress_rf_clear = false;
         match (op.run)(cpu, op) {
@@ -240,11 +246,13 @@ impl InterpVcpu {
     /// Traps of a finished instruction: single step and data breakpoints, the debugger's wishes.
     fn after_instruction(&mut self, stepped: bool) -> Option<Exit> {
         let cpu = &mut self.cpu;
+        let stepped = cpu.step_override.take().unwrap_or(stepped);
         let mut bits = if cpu.shadow == Shadow::MovSs { 0 } else { cpu.debug_hits };
         if stepped && cpu.shadow != Shadow::MovSs {
             bits |= dr6::BS;
         }
         if bits != 0 {
+            cpu.debug_hits = 0;
             let fault = Fault { vector: 1, error: None, address: 0, dr6: bits };
             let delivered = cpu.deliver_exception(fault);
             if let Some(exit) = self.after_delivery(delivered) {
@@ -252,8 +260,9 @@ impl InterpVcpu {
             }
         }
         let cpu = &mut self.cpu;
-        if core::mem::take(&mut cpu.watch_hit) {
-            return Some(Exit::Debug { rip: cpu.state.rip, dr6: 1 });
+        let watched = core::mem::take(&mut cpu.watch_hits);
+        if watched != 0 {
+            return Some(Exit::Debug { rip: cpu.state.rip, dr6: watched });
         }
         if cpu.debugger.single_step {
             return Some(Exit::Debug { rip: cpu.state.rip, dr6: dr6::BS as u32 });

@@ -64,3 +64,13 @@ pub const TSC_AUX: u32 = 0xC000_0103;
 pub const KVM_WALL_CLOCK_NEW: u32 = 0x4B56_4D00;
 /// KVM: system time page (new number).
 pub const KVM_SYSTEM_TIME_NEW: u32 = 0x4B56_4D01;
+/// AMD: system configuration.
+pub const SYSCFG: u32 = 0xC001_0010;
+/// AMD: hardware configuration.
+pub const HWCR: u32 = 0xC001_0015;
+/// AMD: northbridge configuration.
+pub const NB_CFG: u32 = 0xC001_001F;
+/// AMD: microcode patch loader.
+pub const PATCH_LOADER: u32 = 0xC001_0020;
+/// AMD: decode configuration.
+pub const DE_CFG: u32 = 0xC001_1029;
