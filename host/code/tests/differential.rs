@@ -7,11 +7,10 @@ mod support;
 use std::collections::HashSet;
 
 use iced_x86::{Instruction, OpKind, Register};
-use kasane_cpu::VectorState;
 use kasane_passthrough::{
     Direction, FaultKind, HostFault, HostFeatures, Location, Passthrough, Registers, Scratch,
 };
-use support::{Machine, Native, Random, decode, runner};
+use support::{Machine, Native, Random, decode, machine, runner};
 
 /// Bytes of a random instruction of the vector and x87 maps. Memory operands are `[rbx]`.
 fn bytes(random: &mut Random) -> Vec<u8> {
@@ -43,70 +42,6 @@ fn bytes(random: &mut Random) -> Vec<u8> {
     }
     code.push(random.next() as u8);
     code
-}
-
-/// Words that floating-point code stumbles over.
-const CORNERS: [u64; 12] = [
-    0,
-    0x8000_0000_0000_0000,
-    0x3FF0_0000_0000_0000,
-    0x7FF0_0000_0000_0000,
-    0x7FF8_0000_0000_0000,
-    0x7FF0_0000_0000_0001,
-    1,
-    0x3F80_0000_BF80_0000,
-    0x7F80_0000_FF80_0000,
-    0x7F80_0001_0000_0001,
-    0x0080_0000_7F7F_FFFF,
-    u64::MAX,
-];
-
-fn word(random: &mut Random) -> u64 {
-    if random.below(3) == 0 { CORNERS[random.below(12) as usize] } else { random.next() }
-}
-
-fn machine(random: &mut Random) -> Machine {
-    let mut vector = VectorState::default();
-    for ymm in &mut vector.ymm {
-        *ymm = std::array::from_fn(|_| word(random));
-    }
-    let unmasked = random.below(4) == 0;
-    vector.set_mxcsr(if unmasked {
-        random.next() as u32 & 0xFFC0
-    } else {
-        random.next() as u32 & 0xE07F | 0x1F80
-    });
-    vector.set_fcw(
-        0x40 | random.next() as u16 & 0x0F00
-            | if unmasked { random.next() as u16 & 0x3F } else { 0x3F },
-    );
-    let exceptions = if random.below(4) == 0 { random.next() as u16 & 0x7F } else { 0 };
-    let pending = exceptions & !vector.fcw() & 0x3F != 0;
-    vector.set_fsw(random.next() as u16 & 0x7F00 | exceptions | if pending { 0x8080 } else { 0 });
-    vector.set_ftw(random.next() as u8 | random.next() as u8);
-    for i in 0..8 {
-        let exponent = match random.below(6) {
-            0 => 0,
-            1 => 0x7FFF,
-            2 => random.next() as u16,
-            _ => 0x3FFF - 20 + random.below(60) as u16,
-        };
-        let mantissa = match random.below(4) {
-            0 => 1 << 63,
-            1 => random.next(),
-            _ => random.next() | 1 << 63,
-        };
-        let mut st = [0; 10];
-        st[..8].copy_from_slice(&mantissa.to_le_bytes());
-        st[8..].copy_from_slice(&exponent.to_le_bytes());
-        vector.set_st(i, st);
-    }
-    let mut memory = [0; 64];
-    for chunk in memory.chunks_exact_mut(8) {
-        chunk.copy_from_slice(&word(random).to_le_bytes());
-    }
-    let gpr = std::array::from_fn(|_| word(random));
-    Machine { gpr, rflags: 0x202 | random.next() & 0x8D5, vector, memory }
 }
 
 /// Runs by a stub as the interpreter would: operand in, instruction, operand out.

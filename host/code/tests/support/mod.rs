@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     pub(crate) gpr: [u64; 16],
     pub(crate) rflags: u64,
     pub(crate) vector: VectorState,
-    pub(crate) memory: [u8; 64],
+    pub(crate) memory: [u8; 1024],
 }
 
 /// Layout known to the assembly below.
@@ -29,7 +29,7 @@ struct Area {
     host_mxcsr: u32,
     host_fcw: u32,
     padding: [u8; 48],
-    memory: [u8; 64],
+    memory: [u8; 1024],
 }
 
 global_asm!(
@@ -138,7 +138,7 @@ impl Native {
             host_mxcsr: 0,
             host_fcw: 0,
             padding: [0; 48],
-            memory: [0; 64],
+            memory: [0; 1024],
         };
         Self { arena: runner.arena(4096).unwrap(), area: Box::new(area) }
     }
@@ -149,6 +149,7 @@ impl Native {
     }
 
     /// Address of the instruction.
+    #[allow(dead_code)] // one of the two test programs has no use for it
     pub(crate) fn instruction_address(&self) -> u64 {
         self.arena.address() + frame().0.len() as u64
     }
@@ -212,17 +213,6 @@ pub(crate) fn decode(code: &[u8]) -> Instruction {
     Decoder::new(64, code, DecoderOptions::NONE).decode()
 }
 
-/// xorshift64*.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n
-    }
-}
+#[path = "random.rs"]
+mod random;
+pub(crate) use random::{Random, machine};

@@ -49,6 +49,7 @@ fn wait(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
 
 fn emms(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
     cpu.check_mmx(false)?;
+    enter_mmx(&mut cpu.state.vector);
     cpu.state.vector.set_ftw(0);
     Ok(())
 }

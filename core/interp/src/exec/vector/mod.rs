@@ -16,6 +16,8 @@ mod masked;
 mod moves;
 mod operand;
 mod pass;
+#[cfg(test)]
+mod tests;
 mod xsave;
 
 /// The handler of an instruction of this group.

@@ -168,8 +168,8 @@ fn save(cpu: &mut Cpu, op: &Op, pointers: Pointers, form: Form) -> Result<(), St
     if saved & xcr0::AVX != 0 {
         cpu.area_out(op, ea, &image, AVX..AVX + registers)?;
     }
-    // The compacted forms write the whole header, the others only XSTATE_BV.
-    let header = if form == Form::Compacted { HEADER..AVX } else { HEADER..XCOMP_BV };
+    // The compacted forms write XSTATE_BV and XCOMP_BV, the others only XSTATE_BV.
+    let header = if form == Form::Compacted { HEADER..XCOMP_BV + 8 } else { HEADER..XCOMP_BV };
     cpu.area_out(op, ea, &image, header)
 }
 
