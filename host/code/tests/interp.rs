@@ -357,3 +357,88 @@ fn every_x87_instruction_has_a_handler() {
     }
     assert_eq!(lacking, Vec::<Code>::new());
 }
+
+/// A guest whose machine state is the default one, with `change` applied.
+fn faulting(code: &[u8], change: impl FnOnce(&mut Guest, &mut Machine)) -> (Option<u8>, Machine) {
+    let runner = runner();
+    let mut guest = guest(&runner);
+    let mut machine = Machine {
+        gpr: [0; 16],
+        rflags: 2,
+        vector: kasane_cpu::VectorState::default(),
+        memory: [0; 1024],
+    };
+    change(&mut guest, &mut machine);
+    let fault = guest.run(code, &mut machine);
+    (fault, machine)
+}
+
+/// 1.0 and 0.0 in 80 bits.
+const ONE: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0x80, 0xFF, 0x3F];
+
+#[test]
+fn a_store_that_faults_does_not_pop() {
+    // fstp qword [rbx + 0x300000], which is not mapped
+    let code = [0xDD, 0x9B, 0, 0, 0x30, 0];
+    let (fault, machine) = faulting(&code, |_, machine| {
+        machine.vector.set_ftw(1);
+        machine.vector.set_st(0, ONE);
+    });
+    assert_eq!(fault, Some(vector::PF));
+    assert_eq!((machine.vector.ftw(), machine.vector.fsw()), (1, 0));
+    assert_eq!(machine.vector.st(0), ONE);
+}
+
+#[test]
+fn an_unmasked_x87_exception_waits_for_the_next_instruction() {
+    let runner = runner();
+    let mut guest = guest(&runner);
+    let mut machine = faulting(&[0x9B], |_, machine| {
+        machine.vector.set_fcw(0x037B); // zero divide unmasked
+        machine.vector.set_ftw(0b11);
+        machine.vector.set_st(0, ONE);
+    })
+    .1;
+    let divide = guest.run(&[0xD8, 0xF1], &mut machine); // fdiv st0, st1
+    assert_eq!((divide, machine.vector.fsw() & 0x80FF), (None, 0x8084));
+    assert_eq!((machine.vector.fip(), machine.vector.fop()), (CODE, 0x0F1));
+    let status = guest.run(&[0xDF, 0xE0], &mut machine); // fnstsw ax
+    assert_eq!((status, machine.gpr[0] & 0xFF), (None, 0x84));
+    let load = guest.run(&[0xD9, 0xE8], &mut machine); // fld1
+    assert_eq!((load, machine.vector.fip()), (Some(vector::MF), CODE));
+}
+
+#[test]
+fn an_unmasked_invalid_store_leaves_memory() {
+    // fistp dword [rbx] of an empty stack, invalid unmasked
+    let (fault, machine) = faulting(&[0xDB, 0x1B], |_, machine| {
+        machine.vector.set_fcw(0x037E);
+        machine.memory[0] = 0x77;
+    });
+    assert_eq!((fault, machine.memory[0]), (None, 0x77));
+    assert_eq!(machine.vector.fsw() & 0xFF, 0xC1);
+    assert_eq!(machine.vector.fdp(), DATA);
+}
+
+#[test]
+fn simd_exceptions_are_xm_or_ud() {
+    let divide = [0x0F, 0x5E, 0xC1]; // divps xmm0, xmm1: 0 / 0
+    let unmask = |machine: &mut Machine| machine.vector.set_mxcsr(0x1F00);
+    let (known, machine) = faulting(&divide, |_, machine| unmask(machine));
+    let (unknown, _) = faulting(&divide, |guest, machine| {
+        unmask(machine);
+        guest.cpu.state.cr4 &= !cr4::OSXMMEXCPT;
+    });
+    assert_eq!((known, unknown), (Some(vector::XM), Some(vector::UD)));
+    assert_eq!(machine.vector.mxcsr(), 0x1F01);
+}
+
+#[test]
+fn a_vector_operand_may_cross_pages() {
+    // paddb xmm0, [rbx] at the end of a page is aligned, vpaddb ymm0, ymm0, [rbx + 0xFF0] is not
+    let code = [0xC5, 0xFD, 0xFC, 0x83, 0xF0, 0x0F, 0, 0];
+    let (fault, machine) = faulting(&code, |guest, _| {
+        guest.ram.write(DATA + 0xFF0, &[3; 32]).unwrap();
+    });
+    assert_eq!((fault, machine.vector.ymm(0)), (None, [0x0303_0303_0303_0303; 4]));
+}
