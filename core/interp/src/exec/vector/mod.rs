@@ -16,6 +16,7 @@ mod masked;
 mod moves;
 mod operand;
 mod pass;
+mod strings;
 #[cfg(test)]
 mod tests;
 mod xsave;
@@ -24,6 +25,7 @@ mod xsave;
 #[must_use]
 pub fn lower(instr: &Instruction) -> Option<Lowered> {
     moves::lower(instr)
+        .or_else(|| strings::lower(instr))
         .or_else(|| control::lower(instr))
         .or_else(|| fpu::lower(instr))
         .or_else(|| fxsave::lower(instr))

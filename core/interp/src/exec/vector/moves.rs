@@ -1,4 +1,4 @@
-//! The hottest moves and logic, done here without the host: they need no arithmetic, and a stub
+//! The hottest moves, done here without the host: they need no arithmetic, and a stub
 //! costs more than they do.
 
 use iced_x86::{Code, Instruction, OpKind, Register};
@@ -8,7 +8,7 @@ use crate::exec::vector::operand::join;
 use crate::op::{Handler, Lowered, Op, register_slot};
 
 /// A register number: of a vector register by its own numbering, else of a general one.
-fn slot(register: Register) -> u8 {
+pub(super) fn slot(register: Register) -> u8 {
     if register.is_vector_register() {
         (register.number() & 15) as u8
     } else {
@@ -44,9 +44,6 @@ fn with_memory(code: Code) -> Option<Handler> {
         Code::Movlps_xmm_m64 | Code::Movlpd_xmm_m64 => load_low,
         Code::Movhps_xmm_m64 | Code::Movhpd_xmm_m64 => load_high,
         Code::Movhps_m64_xmm | Code::Movhpd_m64_xmm => store_high,
-        Code::Pxor_xmm_xmmm128 | Code::Xorps_xmm_xmmm128 | Code::Xorpd_xmm_xmmm128 => logic_m::<XOR>,
-        Code::Pand_xmm_xmmm128 | Code::Andps_xmm_xmmm128 | Code::Andpd_xmm_xmmm128 => logic_m::<AND>,
-        Code::Por_xmm_xmmm128 | Code::Orps_xmm_xmmm128 | Code::Orpd_xmm_xmmm128 => logic_m::<OR>,
         Code::VEX_Vmovups_xmm_xmmm128 | Code::VEX_Vmovupd_xmm_xmmm128
         | Code::VEX_Vmovdqu_xmm_xmmm128 | Code::VEX_Vlddqu_xmm_m128 => vload_128::<1>,
         Code::VEX_Vmovaps_xmm_xmmm128 | Code::VEX_Vmovapd_xmm_xmmm128
@@ -83,30 +80,12 @@ fn between_registers(code: Code) -> Option<Handler> {
         Code::Movq_xmm_rm64 => from_gpr_64,
         Code::Movd_rm32_xmm => to_gpr_32,
         Code::Movq_rm64_xmm => to_gpr_64,
-        Code::Pxor_xmm_xmmm128 | Code::Xorps_xmm_xmmm128 | Code::Xorpd_xmm_xmmm128 => logic_r::<XOR>,
-        Code::Pand_xmm_xmmm128 | Code::Andps_xmm_xmmm128 | Code::Andpd_xmm_xmmm128 => logic_r::<AND>,
-        Code::Por_xmm_xmmm128 | Code::Orps_xmm_xmmm128 | Code::Orpd_xmm_xmmm128 => logic_r::<OR>,
-        Code::VEX_Vpxor_xmm_xmm_xmmm128 | Code::VEX_Vxorps_xmm_xmm_xmmm128
-        | Code::VEX_Vxorpd_xmm_xmm_xmmm128 => vxor_128,
         Code::VEX_Vmovups_ymm_ymmm256 | Code::VEX_Vmovdqu_ymm_ymmm256
         | Code::VEX_Vmovaps_ymm_ymmm256 | Code::VEX_Vmovdqa_ymm_ymmm256
         | Code::VEX_Vmovups_ymmm256_ymm | Code::VEX_Vmovdqu_ymmm256_ymm
         | Code::VEX_Vmovaps_ymmm256_ymm | Code::VEX_Vmovdqa_ymmm256_ymm => vcopy_256,
         _ => return None,
     })
-}
-
-const XOR: u8 = 0;
-const AND: u8 = 1;
-const OR: u8 = 2;
-
-#[inline(always)]
-fn logic<const OPERATION: u8>(a: u128, b: u128) -> u128 {
-    match OPERATION {
-        XOR => a ^ b,
-        AND => a & b,
-        _ => a | b,
-    }
 }
 
 fn load_128<const ALIGNMENT: u64>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
@@ -217,21 +196,6 @@ fn to_gpr_64(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-fn logic_m<const OPERATION: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    cpu.check_sse()?;
-    let ea = cpu.ea(op);
-    cpu.check_aligned(op, ea, 16)?;
-    let value = cpu.read(op.mem.seg, ea)?;
-    cpu.set_xmm(op.a, logic::<OPERATION>(cpu.xmm(op.a), value));
-    Ok(())
-}
-
-fn logic_r<const OPERATION: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    cpu.check_sse()?;
-    cpu.set_xmm(op.a, logic::<OPERATION>(cpu.xmm(op.a), cpu.xmm(op.b)));
-    Ok(())
-}
-
 fn vload_128<const ALIGNMENT: u64>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.check_avx()?;
     let ea = cpu.ea(op);
@@ -268,11 +232,5 @@ fn vcopy_256(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.check_avx()?;
     let value = cpu.state.vector.ymm(op.b);
     cpu.state.vector.set_ymm(op.a, value);
-    Ok(())
-}
-
-fn vxor_128(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    cpu.check_avx()?;
-    cpu.set_xmm_zeroing(op.a, cpu.xmm(op.b) ^ cpu.xmm(op.c));
     Ok(())
 }
