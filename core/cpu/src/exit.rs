@@ -133,7 +133,8 @@ pub enum Exit {
     Debug {
         /// RIP of the next instruction.
         rip: u64,
-        /// Why, with DR6's bits B0-B3 and BS; 0 for a software breakpoint.
+        /// Why: DR6's BS for a single step, B0 to B3 for the first four watchpoints, 0 for a
+        /// breakpoint.
         dr6: u32,
     },
 }

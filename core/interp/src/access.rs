@@ -241,7 +241,7 @@ impl Cpu {
         self.translate_fill(va, access, class)?;
         let last = va.wrapping_add(len.wrapping_sub(1)) & self.mode.linear_mask;
         if (last ^ va) & !OFFSET != 0 {
-            self.translate_fill(last, access, class)?;
+            self.translate_fill(last & !OFFSET, access, class)?;
         }
         Ok(())
     }
@@ -456,10 +456,10 @@ impl Cpu {
                 self.debug_hits |= 1 << n;
             }
         }
-        for point in &self.debugger.watchpoints {
+        for (n, point) in self.debugger.watchpoints.iter().enumerate() {
             let wanted = if write { point.on_write } else { point.on_read };
             if wanted && point.address <= last && va < point.address.wrapping_add(point.len) {
-                self.watch_hit = true;
+                self.watch_hits |= 1 << n.min(3);
             }
         }
     }

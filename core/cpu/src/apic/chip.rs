@@ -554,3 +554,10 @@ impl LocalApic {
         true
     }
 }
+
+/// CR8 (the upper four bits of TPR) in a saved local APIC; `None` if the bytes are none.
+#[must_use]
+pub fn saved_cr8(bytes: &[u8]) -> Option<u64> {
+    let saved: Saved = postcard::from_bytes(bytes).ok()?;
+    Some(u64::from(saved.tpr >> 4 & 15))
+}

@@ -11,5 +11,5 @@ mod mailbox;
 mod tests;
 
 pub use bus::{ApicBus, DeliveryMode, Destination, Message, Trigger};
-pub use chip::{ApicMode, LocalApic, registers};
+pub use chip::{ApicMode, LocalApic, registers, saved_cr8};
 pub use mailbox::{Mailbox, events};
