@@ -10,7 +10,7 @@ use iced_x86::{Instruction, OpKind, Register};
 use kasane_passthrough::{
     Direction, FaultKind, HostFault, HostFeatures, Location, Passthrough, Registers, Scratch,
 };
-use support::{Machine, Native, Random, decode, machine, runner};
+use support::{Machine, Native, Random, decode, forget_what_differs, machine, runner};
 
 /// Bytes of a random instruction of the vector and x87 maps. Memory operands are `[rbx]`.
 fn bytes(random: &mut Random) -> Vec<u8> {
@@ -124,6 +124,8 @@ fn compare(seed: u64, count: u32) -> HashSet<u16> {
         let stub_fault = passed(&mut through, code, &mut by_stub, &location).unwrap();
         let cpu_fault = native.run(code, &mut by_cpu);
         let name = instruction.code();
+        forget_what_differs(&mut by_stub);
+        forget_what_differs(&mut by_cpu);
         assert_eq!(stub_fault, cpu_fault, "{name:?} {code:02X?}");
         assert_eq!(by_stub.gpr, by_cpu.gpr, "{name:?} {code:02X?}");
         assert_eq!(by_stub.rflags & 0x8D5, by_cpu.rflags & 0x8D5, "{name:?} {code:02X?}");

@@ -205,6 +205,19 @@ impl Native {
     }
 }
 
+/// Forgets what processors of other makers than Intel do in their own way: the x87 pointers, which
+/// are saved and restored only with a pending exception, and bit 17 of MXCSR_MASK.
+pub(crate) fn forget_what_differs(machine: &mut Machine) {
+    static INTEL: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        std::arch::x86_64::__cpuid(0).ebx == u32::from_le_bytes(*b"Genu")
+    });
+    machine.memory[30] &= !2;
+    if !*INTEL {
+        machine.memory[6..28].fill(0);
+        machine.vector.fx.0[6..24].fill(0);
+    }
+}
+
 pub(crate) fn runner() -> Arc<dyn CodeRunner> {
     Arc::new(HostCode::new().unwrap())
 }
