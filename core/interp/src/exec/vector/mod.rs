@@ -1,6 +1,6 @@
 //! The vector group: x87, MMX, SSE and AVX.
 //!
-//! Arithmetic is the host CPU's ([`pass`]); done here are the checks before it, the memory
+//! Arithmetic is the host CPU's (`pass`); done here are the checks before it, the memory
 //! operands, the exceptions, and what a host can't do for a guest: images of the state, masked
 //! accesses, MXCSR, XCR0. The hottest moves are done here too, because a stub costs more.
 
