@@ -3,58 +3,7 @@
 #define LONG
 #include "guest.inc"
 GUEST "debug"
-.set BS, 0x4000
-.set BD, 0x2000
-.set QUIET6, 0xffff0ff0           // DR6 when nothing happened (bits of later features are ones)
-
-.macro STEP                       // the trap comes after the next instruction
-  pushf
-  orl $0x100, (%rsp)
-  popf
-.endm
-.macro CLEAR6
-  mov $QUIET6, %eax
-  mov %rax, %dr6
-.endm
-.macro DR6_IS want
-  mov %dr6, %rax
-  and $0xe00f, %eax
-  CHECK(%rax, $\want)
-.endm
-// ARM n, address, type (0 exec, 1 write, 2 I/O, 3 access), length code (0: 1, 1: 2, 2: 8, 3: 4)
-.macro ARM n, address, type, len
-  mov $\address, %eax
-  mov %rax, %dr\n
-  CLEAR6
-  mov $((1 << (2*\n)) | ((\type | (\len << 2)) << (16 + 4*\n)) | 0x400), %eax
-  mov %rax, %dr7
-.endm
-.macro DISARM
-  mov $0x400, %eax
-  mov %rax, %dr7
-.endm
-// One breakpoint case: TRAPS name, DR6 bits, code: the saved RIP is behind it. SILENT: none comes.
-.macro TRAPS name, bits, insn, pre
-  CASE "\name"
-  TRY
-  \pre
-  \insn
-98: nop
-  ENDTRY
-  CHECKm 101, exc_vec, $DB
-  CHECKm 102, exc_eip, $98b
-  DR6_IS \bits
-  CLEAR6
-.endm
-.macro SILENT name, insn
-  CASE "\name"
-  TRY
-  \insn
-  ENDTRY
-  CHECKm 103, exc_vec, $NONE
-  DR6_IS 0
-  CLEAR6
-.endm
+#include "breakpoints.inc"
 
   .code64
 guest_main:
@@ -65,7 +14,6 @@ guest_main:
   call general_detect
   call after_mov_ss
   call alignment
-  call io_breakpoints             // last: one emulator dies of them
   FINISH
 
 single_step:
@@ -364,19 +312,6 @@ count_db:
   incl db_count
   orl $0x10000, 16(%rsp)
   iretq
-
-io_breakpoints:                   // with CR4.DE
-  ARM 2, 0x80, 2, 0
-  TRAPS "OUT to the watched port", 4, "out %al,$0x80"
-  TRAPS "IN from it", 4, "in $0x80,%al"
-  SILENT "another port", "out %al,$0x81"
-  TRAPS "OUTSB", 4, "outsb", "mov $0x80,%edx; mov $cells,%esi"
-  SILENT "memory at that address", "mov %al,cells"
-  DISARM
-  mov %cr4, %rax
-  and $~8, %eax
-  mov %rax, %cr4
-  ret
 
 general_detect:
   CASE "GD: any use of a debug register faults before it"

@@ -21,10 +21,6 @@ guest_main:
   call fetch_limit
   call saved_eip
   call priorities
-  // Last, because a processor that takes it is lost.
-  FAULT("CR4: PCIDE outside long mode", GP, 0, "mov %eax,%cr4", "mov $0x20600,%eax")
-  FAULT("CR4: reserved bit", GP, 0, "mov %eax,%cr4", "mov $0x80000600,%eax")
-  FAULT("CR0: PG without PE", GP, 0, "mov %eax,%cr0", "mov $0x80000030,%eax")
   FINISH
 
 divide:
@@ -311,7 +307,6 @@ simd:                             // SDM vol. 1 §11.5; MXCSR: ZM is bit 9
   ret
 
 control_registers:                // SDM vol. 3A §2.5, vol. 2B MOV to CR
-  FAULT("CR0: NW without CD", GP, 0, "mov %eax,%cr0", "mov %cr0,%eax; or $0x20000000,%eax")
   FAULT("RDMSR of no MSR", GP, 0, "rdmsr", "mov $0x12345678,%ecx")
   FAULT("WRMSR of no MSR", GP, 0, "wrmsr", "mov $0x12345678,%ecx; xor %eax,%eax; xor %edx,%edx")
   FAULT("WRMSR: reserved bit of EFER", GP, 0, "wrmsr", "mov $0xc0000080,%ecx; mov $0x40000000,%eax; xor %edx,%edx")

@@ -52,7 +52,6 @@ guest_main:
   call iret_flags
   call umip
   call counters
-  call lost_where_wrong
   FINISH
 
 #include "addresses.inc"

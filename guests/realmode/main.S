@@ -59,6 +59,8 @@ guest_main:
   call machine_status
   call unreal
   call a20
+  // Last, because what has no limit runs away.
+  RFAULT("near jump beyond 64 KiB", GP, "jmpl *%ecx", "mov $0x10000,%ecx")
   FINISH
 
 ivt_init:
