@@ -244,21 +244,7 @@ data_breakpoints:
   DISARM
   CLEAR6
   SILENT "disabled", "movl $1,cells+8"
-  CASE "frame's pushes of an exception hit: #DB in the handler"
-  GATE 0x53, push_target
-  ARM 0, cells+0x38, 1, 2
-  TRY
-  mov $cells+0x60, %esp
-  int $0x53                       // writes cells+0x38 .. 0x5f
-  ENDTRY
-  CHECK(exc_vec, $DB)
-  CHECK(exc_eip, $push_target)
-  DISARM
-  CLEAR6
   ret
-push_target:
-  nop
-  int $0x54
 
 code_breakpoints:
   CASE "fault before the instruction"          // RF in its frame is 0 with Intel, 1 with AMD: not checked

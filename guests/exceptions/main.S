@@ -368,11 +368,14 @@ limited:
   mov $0x55, %ebx
   jmp limited_last
 limited_jump:
-  jmp . + 0x1000
+  jmp limited_far
 limited_last:
   mov $0x66, %ecx
 limited_end:
-  hlt
+  ud2                             // where a processor without limits gets
+  .skip 256, 0x90
+limited_far:
+  ud2
 
 saved_eip:
   .macro TRAP name, vec, insn, pre

@@ -59,8 +59,6 @@ guest_main:
   call machine_status
   call unreal
   call a20
-  // Last, because what has no limit runs away.
-  RFAULT("near jump beyond 64 KiB", GP, "jmpl *%ecx", "mov $0x10000,%ecx")
   FINISH
 
 ivt_init:
@@ -70,7 +68,6 @@ ivt_init:
 1: stosl
   add $8, %eax
   loop 1b
-  movb $0xcc, 0x10000             // INT3 where an IP without a limit would run to
   ret
 
 go_real:
