@@ -75,12 +75,16 @@ impl Board {
             cpus: 1,
         };
         let rtc = rtc::attach(&ports, &router, home.clone(), &cmos)?;
-        let keyboard = i8042::attach(&ports, &router, home.clone(), gate.wire(0), home.clone())?;
-        let com1 = uart::SerialPort::Com1;
-        let serial = uart::attach(&ports, &router, home.clone(), com1, home.clone(), None)?;
-        let wires = hpet::Delivery::Wires;
-        let hpet = hpet::attach(&memory, &router, home.clone(), home.clone(), wires)?;
-        let (pm, _) = acpi_pm::attach(&ports, &router, home.clone(), home.clone(), Some(0x600))?;
+        let outputs = i8042::OutputPortWires { a20: gate.wire(0), system: home.clone() };
+        let keyboard = i8042::attach(&ports, &router, home.clone(), outputs)?;
+        let place = uart::SerialPort::Com1;
+        let line = uart::SerialLine { place, console: home.clone(), room: None };
+        let serial = uart::attach(&ports, &router, home.clone(), line)?;
+        let delivery = hpet::Delivery::Wires;
+        let outputs = hpet::Outputs { delivery, messages: home.clone() };
+        let hpet = hpet::attach(&memory, &router, home.clone(), outputs)?;
+        let connections = acpi_pm::Connections { system: home.clone(), base: Some(0x600) };
+        let (pm, _) = acpi_pm::attach(&ports, &router, home.clone(), connections)?;
         let port92 = system::attach_system_control(&ports, gate.wire(1), home.clone())?;
         let reset = system::attach_reset_control(&ports, home.clone())?;
         let dma = dma::attach(&ports)?;

@@ -22,8 +22,16 @@ impl<R: RawMutex> Socket<R, AcpiPm> {
     }
 }
 
-/// Makes the block, puts the SMI ports on the bus, and the block at `base` if it is given. The
-/// mapping's id lets the PCI function move it.
+/// What the block is connected to.
+pub struct Connections {
+    /// Who takes sleep and soft-off.
+    pub system: Arc<dyn SystemPort>,
+    /// Where the block is, if not where a PCI function says.
+    pub base: Option<u16>,
+}
+
+/// Makes the block and puts it and the SMI ports on the bus. The mapping's id lets the PCI
+/// function move the block.
 ///
 /// # Errors
 /// When something else has its ports.
@@ -31,9 +39,9 @@ pub fn attach<R: RawMutex + Send + Sync + 'static>(
     ports: &AddressSpace<R>,
     interrupts: &Arc<InterruptRouter<R>>,
     deadline: DeadlineKick,
-    system: Arc<dyn SystemPort>,
-    base: Option<u16>,
+    connections: Connections,
 ) -> Result<(Arc<Socket<R, AcpiPm>>, MappingId), MapError> {
+    let Connections { system, base } = connections;
     let wiring = Wiring::wires(vec![Some(interrupts.isa_line(irq::SCI))])
         .deadline(deadline)
         .effects(move |request| system.request(request));

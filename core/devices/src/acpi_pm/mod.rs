@@ -10,4 +10,4 @@ mod saved;
 mod tests;
 
 pub use chip::{AcpiPm, SMI_COMMAND, TimerWidth};
-pub use glue::{BLOCK_LEN, attach};
+pub use glue::{BLOCK_LEN, Connections, attach};

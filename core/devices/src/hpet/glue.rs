@@ -12,6 +12,14 @@ use crate::bus::{AddressSpace, MapError, Mapping};
 use crate::interrupts::InterruptRouter;
 use crate::socket::{DeadlineKick, Socket, Wiring};
 
+/// How the timers' interrupts leave the block.
+pub struct Outputs {
+    /// What software may choose.
+    pub delivery: Delivery,
+    /// Where messages go.
+    pub messages: Arc<dyn MsiSink>,
+}
+
 /// Makes the HPET and puts it on the bus.
 ///
 /// # Errors
@@ -20,9 +28,9 @@ pub fn attach<R: RawMutex + Send + Sync + 'static>(
     memory: &AddressSpace<R>,
     interrupts: &Arc<InterruptRouter<R>>,
     deadline: DeadlineKick,
-    messages: Arc<dyn MsiSink>,
-    delivery: Delivery,
+    outputs: Outputs,
 ) -> Result<Arc<Socket<R, Hpet>>, MapError> {
+    let Outputs { delivery, messages } = outputs;
     let mut wires: Vec<Option<Arc<dyn IrqLine>>> = (0..irq::IOAPIC_PINS)
         .map(|pin| (ROUTES & 1 << pin != 0).then(|| interrupts.gsi_line(pin)))
         .collect();

@@ -9,4 +9,4 @@ mod tests;
 mod timer;
 
 pub use chip::{Delivery, Hpet, HpetEffect};
-pub use glue::attach;
+pub use glue::{Outputs, attach};

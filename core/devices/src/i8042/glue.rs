@@ -25,6 +25,14 @@ impl<R: RawMutex> Socket<R, I8042> {
     }
 }
 
+/// Who takes what the controller's output port drives.
+pub struct OutputPortWires {
+    /// The A20 gate.
+    pub a20: Arc<dyn IrqLine>,
+    /// The processor's reset.
+    pub system: Arc<dyn SystemPort>,
+}
+
 /// Makes the controller and puts it on the bus.
 ///
 /// # Errors
@@ -33,9 +41,9 @@ pub fn attach<R: RawMutex + Send + Sync + 'static>(
     ports: &AddressSpace<R>,
     interrupts: &Arc<InterruptRouter<R>>,
     deadline: DeadlineKick,
-    a20: Arc<dyn IrqLine>,
-    system: Arc<dyn SystemPort>,
+    outputs: OutputPortWires,
 ) -> Result<Arc<Socket<R, I8042>>, MapError> {
+    let OutputPortWires { a20, system } = outputs;
     let wires = vec![
         Some(interrupts.isa_line(irq::KEYBOARD)),
         Some(interrupts.isa_line(irq::MOUSE)),

@@ -10,6 +10,6 @@ pub mod spec;
 mod tests;
 
 pub use chip::I8042;
-pub use glue::attach;
+pub use glue::{OutputPortWires, attach};
 pub use keyboard::Keyboard;
 pub use mouse::{Mouse, Movement};

@@ -52,20 +52,21 @@ struct State {
 }
 
 impl State {
-    fn isa_level(&self, number: u8) -> bool {
-        self.sources.iter().any(|source| {
+    fn isa_level(&self, number: u8) -> Level {
+        Level::from_asserted(self.sources.iter().any(|source| {
             source.high
                 && match source.target {
                     Target::Isa(n) => n == number,
                     Target::LegacyTimer(n) => n == number && self.timers == TimerRoute::Legacy,
                     Target::Gsi(_) => false,
                 }
-        })
+        }))
     }
 
-    fn gsi_level(&self, pin: u32) -> bool {
-        self.sources.iter().any(|source| source.high && source.target == Target::Gsi(pin))
-            || isa_of_pin(pin).is_some_and(|number| self.isa_level(number))
+    fn gsi_level(&self, pin: u32) -> Level {
+        let own = self.sources.iter().any(|s| s.high && s.target == Target::Gsi(pin));
+        let isa = isa_of_pin(pin).is_some_and(|number| self.isa_level(number).is_high());
+        Level::from_asserted(own || isa)
     }
 
     /// Brings the chips' inputs that `target` leads to up to date.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use kasane_ports::Msi;
+use kasane_ports::{Level, Msi};
 
 use super::spec::{
     ARBITRATION, EOI, ID, INDEX, REDIRECTION, Redirection, VERSION, VERSION_VALUE, WINDOW,
@@ -30,11 +30,12 @@ impl Default for Ioapic {
 
 impl Ioapic {
     /// Drives pin `pin`; beyond 23 nothing is connected.
-    pub fn set_pin(&mut self, pin: u32, high: bool, messages: &mut Vec<Msi>) {
+    pub fn set_pin(&mut self, pin: u32, level: Level, messages: &mut Vec<Msi>) {
         if pin >= 24 {
             return;
         }
         let bit = 1u32 << pin;
+        let high = level.is_high();
         let was_high = self.pins & bit != 0;
         if high {
             self.pins |= bit;

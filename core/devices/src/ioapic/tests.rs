@@ -1,6 +1,6 @@
 use super::*;
 use alloc::vec::Vec;
-use kasane_ports::Msi;
+use kasane_ports::{Level, Msi};
 use proptest::prelude::*;
 
 fn set(ioapic: &mut Ioapic, index: u32, value: u32) -> Vec<Msi> {
@@ -15,7 +15,7 @@ fn get(ioapic: &mut Ioapic, index: u32) -> u32 {
 }
 fn pin(ioapic: &mut Ioapic, pin: u32, high: bool) -> Vec<Msi> {
     let mut out = Vec::new();
-    ioapic.set_pin(pin, high, &mut out);
+    ioapic.set_pin(pin, Level::from_asserted(high), &mut out);
     out
 }
 fn eoi(ioapic: &mut Ioapic, vector: u8) -> Vec<Msi> {

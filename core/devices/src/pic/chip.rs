@@ -1,5 +1,7 @@
 //! One 8259A.
 
+use kasane_ports::Level;
+
 use super::spec::{Icw1, Icw4, Ocw2, Ocw3};
 
 /// The input of the first controller that the second one drives.
@@ -92,9 +94,9 @@ impl Pic {
 
     /// Drives input `input` (modulo 8). An edge-triggered request is taken back when its input
     /// falls before the acknowledge (datasheet page 18).
-    pub fn set_input(&mut self, input: u8, high: bool) {
+    pub fn set_input(&mut self, input: u8, level: Level) {
         let bit = 1u8 << (input & 7);
-        if !high {
+        if !level.is_high() {
             self.inputs &= !bit;
             self.latched &= !bit;
         } else if self.inputs & bit == 0 {

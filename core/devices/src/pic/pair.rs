@@ -1,5 +1,7 @@
 //! Two 8259A, the second one's output on input 2 of the first.
 
+use kasane_ports::Level;
+
 use super::chip::{Pic, Role};
 use super::spec::{ELCR_1_MASK, ELCR_2_MASK};
 
@@ -28,16 +30,16 @@ impl PicPair {
     }
 
     fn cascade(&mut self) {
-        let high = self.second.pending().is_some();
-        self.first.set_input(CASCADE, high);
+        let level = Level::from_asserted(self.second.pending().is_some());
+        self.first.set_input(CASCADE, level);
     }
 
     /// Drives ISA interrupt `irq`, 0 to 15. Input 2 belongs to the cascade.
-    pub fn set_input(&mut self, irq: u8, high: bool) {
+    pub fn set_input(&mut self, irq: u8, level: Level) {
         match irq {
             CASCADE => {}
-            0..8 => self.first.set_input(irq, high),
-            8..16 => self.second.set_input(irq.wrapping_sub(8), high),
+            0..8 => self.first.set_input(irq, level),
+            8..16 => self.second.set_input(irq.wrapping_sub(8), level),
             16.. => {}
         }
         self.cascade();

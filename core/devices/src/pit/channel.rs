@@ -4,7 +4,9 @@
 //! `loaded_at` is the tick at which the element held the count; a gate that stops the count
 //! freezes the number of ticks elapsed.
 
-use super::spec::{Bytes, Mode};
+use kasane_ports::Level;
+
+use super::spec::{Bytes, Mode, Radix};
 
 /// A count on its way into the counting element of a periodic mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,7 +21,7 @@ pub(crate) struct NextCount {
 #[derive(Clone, Debug)]
 pub(crate) struct Channel {
     pub(super) mode: Mode,
-    pub(super) bcd: bool,
+    pub(super) radix: Radix,
     pub(super) bytes: Bytes,
     pub(super) gate: bool,
     /// The count register, as written.
@@ -40,12 +42,12 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) const fn new(gate: bool) -> Self {
+    pub(crate) const fn new(gate: Level) -> Self {
         Self {
             mode: Mode::SquareWave,
-            bcd: false,
+            radix: Radix::Binary,
             bytes: Bytes::Both,
-            gate,
+            gate: gate.is_high(),
             register: 0,
             running: 0,
             loaded_at: None,
@@ -60,11 +62,11 @@ impl Channel {
 
     /// Ticks of one count: 1 to 65536, or in BCD to 10000.
     fn ticks(&self, register: u16) -> u64 {
-        let count = if self.bcd { from_bcd(register) } else { u64::from(register) };
-        match (count, self.bcd) {
-            (0, false) => 0x1_0000,
-            (0, true) => 10_000,
-            (count, _) => count,
+        match (self.radix, register) {
+            (Radix::Binary, 0) => 0x1_0000,
+            (Radix::Decimal, 0) => 10_000,
+            (Radix::Binary, register) => u64::from(register),
+            (Radix::Decimal, register) => from_bcd(register),
         }
     }
 
@@ -118,7 +120,10 @@ impl Channel {
                 (period & !1).wrapping_sub(within * 2)
             }
         };
-        if self.bcd { to_bcd((count as i64).rem_euclid(10_000) as u64) } else { count as u16 }
+        match self.radix {
+            Radix::Binary => count as u16,
+            Radix::Decimal => to_bcd((count as i64).rem_euclid(10_000) as u64),
+        }
     }
 
     /// The next tick after `after` at which OUT rises.
@@ -143,8 +148,8 @@ impl Channel {
     }
 
     /// A control word for this counter (not a latch command).
-    pub(crate) fn control(&mut self, bytes: Bytes, mode: Mode, bcd: bool) {
-        *self = Self { mode, bcd, bytes, ..Self::new(self.gate) };
+    pub(crate) fn control(&mut self, bytes: Bytes, mode: Mode, radix: Radix) {
+        *self = Self { mode, radix, bytes, ..Self::new(Level::from_asserted(self.gate)) };
     }
 
     pub(crate) fn latch_count(&mut self, tick: u64) {
@@ -162,7 +167,7 @@ impl Channel {
             | u8::from(null) << 6
             | self.bytes.bits() << 4
             | self.mode.number() << 1
-            | u8::from(self.bcd);
+            | u8::from(self.radix == Radix::Decimal);
         self.latched_status.get_or_insert(status);
     }
 
@@ -225,7 +230,8 @@ impl Channel {
     }
 
     /// Drives the gate.
-    pub(crate) fn set_gate(&mut self, gate: bool, tick: u64) {
+    pub(crate) fn set_gate(&mut self, gate: Level, tick: u64) {
+        let gate = gate.is_high();
         if gate == self.gate {
             return;
         }

@@ -2,9 +2,11 @@
 
 use core::convert::Infallible;
 
+use kasane_ports::Level;
+
 use super::channel::Channel;
-use super::spec::{Bytes, ControlB, Mode, REFRESH_TICKS, ReadBack, TICKS_PER_SECOND};
-use super::{saved, spec};
+use super::saved;
+use super::spec::{Bytes, ControlB, Mode, REFRESH_TICKS, Radix, ReadBack, TICKS_PER_SECOND};
 use crate::saved::{RestoreError, Section};
 use crate::socket::{Access, Chip, Effects};
 
@@ -30,7 +32,11 @@ pub struct Pit {
 impl Default for Pit {
     fn default() -> Self {
         Self {
-            channels: [Channel::new(true), Channel::new(true), Channel::new(false)],
+            channels: [
+                Channel::new(Level::High),
+                Channel::new(Level::High),
+                Channel::new(Level::Low),
+            ],
             control_b: 0,
             seen_tick: 0,
         }
@@ -75,7 +81,7 @@ impl Pit {
             return self.read_back(value, tick);
         };
         match bytes {
-            Some(bytes) => channel.control(bytes, Mode::decode(value >> 1), value & 1 != 0),
+            Some(bytes) => channel.control(bytes, Mode::decode(value >> 1), Radix::decode(value)),
             None => channel.latch_count(tick),
         }
     }
@@ -128,9 +134,9 @@ impl Chip for Pit {
         match access.offset {
             CONTROL_B => {
                 self.control_b = value & ControlB::WRITABLE.bits();
-                let gate = spec::ControlB::from_bits_retain(value).contains(ControlB::GATE_2);
+                let gate = ControlB::from_bits_retain(value).contains(ControlB::GATE_2);
                 let [_, _, speaker] = &mut self.channels;
-                speaker.set_gate(gate, tick);
+                speaker.set_gate(Level::from_asserted(gate), tick);
             }
             3 => self.control_word(value, tick),
             5.. => {}

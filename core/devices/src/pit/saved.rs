@@ -2,13 +2,13 @@
 
 use super::channel::{Channel, NextCount};
 use super::chip::Pit;
-use super::spec::{Bytes, Mode};
+use super::spec::{Bytes, Mode, Radix};
 use crate::saved::saved_form;
 
 pub(super) const VERSION: u32 = 1;
 
 saved_form!(ChannelForm of Channel {
-    mode: Mode, bcd: bool, bytes: Bytes, gate: bool, register: u16, running: u16,
+    mode: Mode, radix: Radix, bytes: Bytes, gate: bool, register: u16, running: u16,
     loaded_at: Option<u64>, frozen: Option<u64>, next: Option<NextCount>,
     low_written: Option<u8>, read_high: bool, latched_count: Option<u16>,
     latched_status: Option<u8>,

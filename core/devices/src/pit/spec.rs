@@ -83,6 +83,23 @@ impl Bytes {
     }
 }
 
+/// How a counter counts digits: bit 0 of a control word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Radix {
+    /// 16 bits.
+    Binary,
+    /// Four decimal digits.
+    Decimal,
+}
+
+impl Radix {
+    /// From a control word.
+    #[must_use]
+    pub const fn decode(control: u8) -> Self {
+        if control & 1 == 0 { Self::Binary } else { Self::Decimal }
+    }
+}
+
 bitflags! {
     /// The read-back command's bits (datasheet page 8); the first two mean "don't".
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

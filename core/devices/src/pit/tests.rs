@@ -186,7 +186,73 @@ fn a_new_count_of_a_running_rate_generator_waits_for_the_end_of_its_period() {
     assert_eq!(ticks(to_deadline(&mut pit)), Some(151));
 }
 
+/// A counter stepped tick by tick, with its gate high: the datasheet's words, one by one.
+struct Stepped {
+    mode: u8,
+    count: u32,
+    element: u32,
+    out: bool,
+    done: bool,
+}
+
+impl Stepped {
+    /// In the tick that loads the count.
+    fn loaded(mode: u8, count: u32) -> Self {
+        let element = if mode == 3 { count & !1 } else { count };
+        Self { mode, count, element, out: mode != 0, done: false }
+    }
+    fn step(&mut self) {
+        match self.mode {
+            0 => {
+                self.element = self.element.wrapping_sub(1) & 0xFFFF;
+                self.out |= self.element == 0;
+            }
+            2 => {
+                self.element -= 1;
+                self.element = if self.element == 0 { self.count } else { self.element };
+                self.out = self.element != 1;
+            }
+            3 => {
+                // An odd count stays one tick at 0 while OUT is high.
+                let ends = self.element == 2 && (self.count.is_multiple_of(2) || !self.out);
+                if ends || self.element == 0 {
+                    self.element = self.count & !1;
+                    self.out = !self.out;
+                } else {
+                    self.element -= 2;
+                }
+            }
+            _ => {
+                self.element = self.element.wrapping_sub(1) & 0xFFFF;
+                self.out = self.element != 0 || self.done;
+                self.done |= self.element == 0;
+            }
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn counts_like_a_counter_stepped_tick_by_tick(
+        mode in prop_oneof![Just(0u8), Just(2), Just(3), Just(4)],
+        count in 2u32..400,
+        ticks in 1u64..1500,
+    ) {
+        let mut pit = Pit::default();
+        let mut stepped = Stepped::loaded(mode, count);
+        (0..ticks).for_each(|_| stepped.step());
+        // The count is written in tick 0, so the element is loaded in tick 1.
+        let ns = (u128::from(ticks + 1) * 1_000_000_000).div_ceil(1_193_182) as u64;
+        outb(&mut pit, CONTROL_B, 1, 0);
+        for (offset, value) in [(3, 0xB0 | mode << 1), (2, count as u8), (2, (count >> 8) as u8)] {
+            outb(&mut pit, offset, u64::from(value), 0);
+        }
+        outb(&mut pit, 3, 0x80, ns);
+        let element = inb(&mut pit, 2, ns) | inb(&mut pit, 2, ns) << 8;
+        let out = inb(&mut pit, CONTROL_B, ns) & 0x20 != 0;
+        prop_assert_eq!((element, out), (u64::from(stepped.element), stepped.out));
+    }
+
     #[test]
     fn any_traffic_is_survived_and_a_restored_timer_behaves_the_same(
         before in proptest::collection::vec((0u32..6, any::<u8>(), 0u64..200_000), 0..60),

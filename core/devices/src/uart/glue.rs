@@ -46,7 +46,17 @@ impl<R: RawMutex> Socket<R, Uart> {
     }
 }
 
-/// Makes a UART and puts it on the bus. `room` is kicked when input fits again.
+/// Where a UART is and what is at the other end of its line.
+pub struct SerialLine {
+    /// Its place.
+    pub place: SerialPort,
+    /// Takes what the guest sends.
+    pub console: Arc<dyn Console>,
+    /// Kicked when input fits again.
+    pub room: Option<Arc<dyn Kick>>,
+}
+
+/// Makes a UART and puts it on the bus.
 ///
 /// # Errors
 /// When something else has its ports.
@@ -54,10 +64,9 @@ pub fn attach<R: RawMutex + Send + Sync + 'static>(
     ports: &AddressSpace<R>,
     interrupts: &Arc<InterruptRouter<R>>,
     deadline: DeadlineKick,
-    place: SerialPort,
-    console: Arc<dyn Console>,
-    room: Option<Arc<dyn Kick>>,
+    line: SerialLine,
 ) -> Result<Arc<Socket<R, Uart>>, MapError> {
+    let SerialLine { place, console, room } = line;
     let (base, number, section) = place.resources();
     let wiring = Wiring::wires(vec![Some(interrupts.isa_line(number))]).deadline(deadline).effects(
         move |effect| match effect {

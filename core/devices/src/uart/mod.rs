@@ -8,4 +8,4 @@ pub mod spec;
 mod tests;
 
 pub use chip::{Uart, UartEffect};
-pub use glue::{SerialPort, attach};
+pub use glue::{SerialLine, SerialPort, attach};
