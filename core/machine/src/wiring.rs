@@ -7,11 +7,12 @@ use kasane_cpu::apic::ApicBus;
 use kasane_devices::acpi_pm::{self, AcpiPm};
 use kasane_devices::bus::Mapping;
 use kasane_devices::hpet::{self, Delivery};
+use kasane_devices::i8042::OutputPortWires;
 use kasane_devices::interrupts::InterruptRouter;
 use kasane_devices::pci::{self, ConfigPorts, EcamWindow, PciBus, PciOutputs};
 use kasane_devices::rtc::{CmosConfig, Extent};
 use kasane_devices::system::{self, A20Gate};
-use kasane_devices::uart::{SerialPort, Uart};
+use kasane_devices::uart::{SerialLine, SerialPort, Uart};
 use kasane_devices::{AddressSpace, Saved, Socket, Timed};
 use kasane_devices::{debug_port, dma, i8042, pit, rtc, uart};
 use kasane_ports::{A20Line, IrqLine, Level, MsiSink};
@@ -106,16 +107,19 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         chips.add(&pit::attach(&ports, &interrupts, kick())?);
         chips.add(&rtc::attach(&ports, &interrupts, kick(), &cmos(config, home))?);
         let (console, room) = (home.console.clone(), home.console_room.clone());
-        let serial = uart::attach(&ports, &interrupts, kick(), SerialPort::Com1, console, room)?;
+        let line = SerialLine { place: SerialPort::Com1, console, room };
+        let serial = uart::attach(&ports, &interrupts, kick(), line)?;
         chips.add(&serial);
         let a20 = A20Gate::new(Arc::new(A20(home.apics.clone())));
         chips.add(&system::attach_system_control(&ports, a20.wire(0), power.clone())?);
         chips.add(&system::attach_reset_control(&ports, power.clone())?);
-        chips.add(&i8042::attach(&ports, &interrupts, kick(), a20.wire(1), power.clone())?);
-        let (power_management, _) =
-            acpi_pm::attach(&ports, &interrupts, kick(), power.clone(), None)?;
+        let outputs = OutputPortWires { a20: a20.wire(1), system: power.clone() };
+        chips.add(&i8042::attach(&ports, &interrupts, kick(), outputs)?);
+        let connections = acpi_pm::Connections { system: power.clone(), base: None };
+        let (power_management, _) = acpi_pm::attach(&ports, &interrupts, kick(), connections)?;
         chips.add(&power_management);
-        chips.add(&hpet::attach(&memory, &interrupts, kick(), messages, Delivery::Wires)?);
+        let outputs = hpet::Outputs { delivery: Delivery::Wires, messages };
+        chips.add(&hpet::attach(&memory, &interrupts, kick(), outputs)?);
         chips.add(&dma::attach(&ports)?);
         if let Some(console) = &home.debug_console {
             debug_port::attach(&ports, console.clone())?;
