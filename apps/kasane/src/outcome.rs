@@ -59,6 +59,11 @@ impl Failure {
         Self { status: ExitStatus::Host, error: error.into(), help: help.into() }
     }
 
+    /// The time given by `--timeout` ran out.
+    pub(crate) fn timed_out(error: impl Into<anyhow::Error>, help: impl Into<String>) -> Self {
+        Self { status: ExitStatus::TimedOut, error: error.into(), help: help.into() }
+    }
+
     /// What the process ends with.
     pub(crate) fn status(&self) -> ExitStatus {
         self.status

@@ -35,6 +35,13 @@ Examples:
   kasane run debian.toml --gdb 127.0.0.1:1234
       Wait for a debugger: gdb -ex 'target remote 127.0.0.1:1234' vmlinux";
 
+const DEMO_HELP: &str = "\
+In a terminal: Tab switches between the machines, Ctrl-] leaves. Into a pipe: both machines run
+`uname -a; cat /proc/cpuinfo; poweroff`, and what they said is printed.
+
+Kernel and busybox are taken from the folder that the environment variable KASANE_GUESTS names
+(cloud/vmlinuz and busybox/amd64/busybox), or else fetched with apt into the user's cache.";
+
 /// Runs virtual machines on an ordinary host, without VT-x or AMD-V and without root.
 #[derive(Debug, Parser)]
 #[command(name = "kasane", version, max_term_width = 100)]
@@ -49,6 +56,9 @@ pub(crate) enum Command {
     /// Run a virtual machine
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
     Run(Box<RunArguments>),
+    /// Run two stock Debian kernels side by side
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArguments),
     /// Say what this host and the engines can do
     Info(InfoArguments),
     /// Print the JSON schema of the definition file
@@ -116,6 +126,26 @@ pub(crate) struct RunArguments {
     /// What kasane says about itself (on standard error) is lines of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Without files of one's own, a stock kernel and busybox are fetched.
+#[derive(Debug, Default, Args)]
+pub(crate) struct DemoArguments {
+    /// A Linux kernel of one's own
+    #[arg(long, value_name = "FILE", requires = "busybox")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// A statically linked busybox of one's own
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) busybox: Option<PathBuf>,
+    /// The memory of each machine
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub(crate) memory: MemorySize,
+    /// How many processors each machine has
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) cpus: CpuCount,
+    /// End after this time, with exit status 4
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -27,7 +27,7 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
         ("vector instructions", runner.map(|_| vector_words(features)).map_err(|e| e.to_string())),
         ("several processors", barrier_words(Barrier::detect())),
     ];
-    let engines = [("interp", crate::vm::self_test())];
+    let engines = [("interp", crate::vm::self_test(features))];
     let models = CpuModelName::ALL.map(|name| {
         let works = cpu_model(name, features).map(|_| "works".to_owned());
         (name.as_str(), works.map_err(|error| error.to_string()))

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod demo;
 mod documents;
 mod info;
 mod run;
@@ -36,6 +37,7 @@ pub(crate) fn main() -> ExitCode {
             let form = Form::from_json(arguments.json);
             (form, run::run(*arguments, form))
         }
+        Command::Demo(arguments) => (Form::Text, demo::demo(&arguments)),
         Command::Info(arguments) => {
             let form = Form::from_json(arguments.json);
             (form, info::info(form))

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use kasane_cpu::cpuid::CpuModelName;
-use kasane_definition::CpuModel;
+use kasane_definition::{CpuModel, Engine};
 use kasane_host_code::HostCode;
 use kasane_host_control::{
     RawTerminal, TerminationSignal, die_of, restore_on_panic, stdin_is_terminal, termination,
@@ -25,17 +25,19 @@ use crate::report::{Form, RunStatistics, ending};
 use crate::settings::{OnReset, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
-    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine,
+    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine, self_test,
 };
 
 pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
     let settings = Settings::new(arguments)?;
+    let runner = runner();
+    choose_engine(settings.engine, &*runner)?;
     let specification = specification(&settings)?;
     restore_on_panic();
     let serial = SerialOutput::open(&settings.serial)?;
     let trace = open_trace(&settings)?;
     let mut session = Session::new(&settings, form);
-    let lent = lent(&serial, &session.input, trace.as_ref())?;
+    let lent = lent(runner, &serial, &session.input, trace.as_ref())?;
     let outcome = session.run(&specification, &lent);
     serial.close();
     let traced = trace.map_or(Ok(()), |trace| trace.finish());
@@ -46,6 +48,25 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     match finished {
         Finish::Status(status) => Ok(status),
         Finish::Signal(signal) => die_of(signal),
+    }
+}
+
+/// Without it there is no `x86-64-v2`, but a plain machine still runs.
+fn runner() -> Arc<dyn CodeRunner> {
+    match HostCode::new() {
+        Ok(code) => Arc::new(code),
+        Err(_) => Arc::new(NoCodeRunner),
+    }
+}
+
+/// `auto` takes the best engine that passes its self-test; one that is named is taken as it is.
+fn choose_engine(engine: Engine, runner: &dyn CodeRunner) -> Result<(), Failure> {
+    match engine {
+        Engine::Interp => Ok(()),
+        Engine::Auto => self_test(runner.features()).map(drop).map_err(|why| {
+            let error = anyhow::anyhow!("interp: {why}").context("no engine works on this host");
+            Failure::host(error, "`kasane info` says more about this host")
+        }),
     }
 }
 
@@ -86,6 +107,7 @@ fn open_trace(settings: &Settings) -> Result<Option<Arc<TraceFile>>, Failure> {
 
 /// What this host gives to any machine.
 fn lent(
+    runner: Arc<dyn CodeRunner>,
     serial: &SerialOutput,
     input: &InputTarget,
     trace: Option<&Arc<TraceFile>>,
@@ -93,11 +115,6 @@ fn lent(
     let entropy = HostEntropy::open()
         .context("this host gives no random bytes")
         .map_err(|error| Failure::host(error, "let the program reach the host's random source"))?;
-    // Without it there is no `x86-64-v2`, but a plain machine still runs.
-    let runner: Arc<dyn CodeRunner> = match HostCode::new() {
-        Ok(code) => Arc::new(code),
-        Err(_) => Arc::new(NoCodeRunner),
-    };
     Ok(Lent {
         console: serial.console(),
         console_room: Some(input.room()),
