@@ -135,6 +135,19 @@ pub fn segment(register: Register) -> Seg {
     }
 }
 
+/// The segment of the memory operand. In 64-bit code overrides but those to FS and GS are ignored,
+/// also in that they don't choose between #SS and #GP (seen on Intel's processors).
+fn effective_segment(instr: &Instruction) -> Seg {
+    match segment(instr.memory_segment()) {
+        seg @ (Seg::Fs | Seg::Gs) => seg,
+        seg if instr.code_size() != iced_x86::CodeSize::Code64 => seg,
+        _ => match instr.memory_base() {
+            Register::RSP | Register::RBP | Register::ESP | Register::EBP => Seg::Ss,
+            _ => Seg::Ds,
+        },
+    }
+}
+
 impl MemoryOperand {
     /// From an instruction; meaningless if it has no memory operand. String operands
     /// (`OpKind::MemorySegRSI` and the like) are their handlers' business; `seg` is right for them.
@@ -160,7 +173,7 @@ impl MemoryOperand {
             base: number(base),
             index: number(index),
             shift: instr.memory_index_scale().trailing_zeros() as u8,
-            seg: segment(instr.memory_segment()),
+            seg: effective_segment(instr),
             disp: instr.memory_displacement64(),
             mask: match width {
                 64 => u64::MAX,

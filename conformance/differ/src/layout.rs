@@ -1,0 +1,36 @@
+//! Where everything lies in the address space that both sides see.
+//!
+//! All of it is below 2 GiB, so that 32-bit addresses reach it and the trampoline can name its
+//! own data absolutely, without a register. What is not listed is unmapped on both sides, or
+//! (the test program itself, high up) so unlikely to be hit that a hit is a report worth reading.
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+/// The trampoline: how the real CPU enters and leaves a test. Not mapped for the interpreter.
+pub const TRAMPOLINE: u64 = 0x1000_0000;
+/// The trampoline's data; see `native`.
+pub const STATE: u64 = 0x1000_1000;
+/// Two pages of code: readable and executable for the test, filled with INT3.
+pub const CODE: u64 = 0x1010_0000;
+/// Two pages of data that may be written, then one that may only be read. Around them nothing.
+pub const DATA: u64 = 0x1018_0000;
+/// Pages of code.
+pub const CODE_PAGES: usize = 2;
+/// Pages of data.
+pub const DATA_PAGES: usize = 3;
+/// Pages of data that may be written; the first ones.
+pub const WRITABLE_PAGES: usize = 2;
+/// End of the code.
+pub const CODE_END: u64 = CODE + (CODE_PAGES * PAGE) as u64;
+/// First read-only byte.
+pub const READ_ONLY: u64 = DATA + (WRITABLE_PAGES * PAGE) as u64;
+/// End of the data.
+pub const DATA_END: u64 = DATA + (DATA_PAGES * PAGE) as u64;
+/// What fills the code pages.
+pub const INT3: u8 = 0xCC;
+
+/// Whether an address is in the code pages.
+#[must_use]
+pub fn in_code(address: u64) -> bool {
+    (CODE..CODE_END).contains(&address)
+}

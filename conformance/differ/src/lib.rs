@@ -1,0 +1,25 @@
+//! The comparison of the interpreter with the real CPU (DESIGN §5): single user-mode
+//! instructions, whole state against whole state.
+//!
+//! [`generate`] makes cases, [`native`] runs them on the processor that this program runs on,
+//! [`interp`] in the interpreter, [`compare`] looks for differences and makes them small.
+//! [`worker`] does that in a process of its own, [`supervise`] looks after workers.
+//!
+//! This crate needs `unsafe` to enter generated code on the real CPU and to handle its faults.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+pub mod case;
+pub mod compare;
+pub mod generate;
+pub mod interp;
+pub mod layout;
+pub mod native;
+pub mod rng;
+pub mod supervise;
+pub mod undefined;
+pub mod worker;
+
+/// Where a test goes when it is done; the same jump is in the interpreter's memory.
+fn native_exit() -> u64 {
+    native::trampoline::EXIT
+}

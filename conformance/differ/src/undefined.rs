@@ -1,0 +1,124 @@
+//! What the manual leaves undefined, and so is not compared.
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use kasane_spec_x86::flags::{AF, CF, OF, PF, SF, ZF};
+
+use crate::case::Case;
+
+/// An entry of the table that `--table` prints.
+pub struct Rule {
+    /// Instructions.
+    pub what: &'static str,
+    /// What is undefined.
+    pub undefined: &'static str,
+    /// Where the manual says so.
+    pub source: &'static str,
+}
+
+/// All rules.
+pub const RULES: &[Rule] = &[
+    Rule { what: "AND OR XOR TEST", undefined: "AF", source: "SDM vol. 2A/2B, AND, OR, XOR, TEST" },
+    Rule { what: "MUL IMUL", undefined: "SF ZF AF PF", source: "SDM vol. 2A/2B, IMUL, MUL" },
+    Rule { what: "DIV IDIV", undefined: "CF OF SF ZF AF PF", source: "SDM vol. 2A, DIV, IDIV" },
+    Rule {
+        what: "SHL SHR SAR",
+        undefined: "AF; OF for counts above 1; CF for SHL and SHR by the width or more",
+        source: "SDM vol. 2B, SAL/SAR/SHL/SHR",
+    },
+    Rule {
+        what: "ROL ROR RCL RCR",
+        undefined: "OF for counts above 1",
+        source: "SDM vol. 2B, RCL/RCR/ROL/ROR",
+    },
+    Rule {
+        what: "SHLD SHRD",
+        undefined: "AF; OF for counts above 1; everything for counts above the width",
+        source: "SDM vol. 2B, SHLD, SHRD",
+    },
+    Rule {
+        what: "BT BTS BTR BTC",
+        undefined: "OF SF AF PF",
+        source: "SDM vol. 2A, BT, BTC, BTR, BTS",
+    },
+    Rule { what: "BSF BSR", undefined: "CF OF SF AF PF", source: "SDM vol. 2A, BSF, BSR" },
+    Rule { what: "LZCNT TZCNT", undefined: "OF SF AF PF", source: "SDM vol. 2A/2B, LZCNT, TZCNT" },
+    Rule { what: "ANDN", undefined: "AF PF", source: "SDM vol. 2A, ANDN" },
+    Rule { what: "BEXTR", undefined: "AF SF PF", source: "SDM vol. 2A, BEXTR" },
+    Rule {
+        what: "BLSI BLSMSK BLSR BZHI",
+        undefined: "AF PF",
+        source: "SDM vol. 2A, BLSI, BLSMSK, BLSR, BZHI",
+    },
+    Rule { what: "BSWAP r16", undefined: "the result", source: "SDM vol. 2A, BSWAP" },
+];
+
+/// The flags of an instruction that are not compared.
+#[must_use]
+pub fn flags(instr: &Instruction, case: &Case) -> u64 {
+    match instr.mnemonic() {
+        Mnemonic::And | Mnemonic::Or | Mnemonic::Xor | Mnemonic::Test => AF,
+        Mnemonic::Mul | Mnemonic::Imul => SF | ZF | AF | PF,
+        Mnemonic::Div | Mnemonic::Idiv => CF | OF | SF | ZF | AF | PF,
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => shift(instr, case),
+        Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr => {
+            if count(instr, 1, case) <= 1 { 0 } else { OF }
+        }
+        Mnemonic::Shld | Mnemonic::Shrd => double(instr, case),
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => OF | SF | AF | PF,
+        Mnemonic::Bsf | Mnemonic::Bsr => CF | OF | SF | AF | PF,
+        Mnemonic::Lzcnt | Mnemonic::Tzcnt => OF | SF | AF | PF,
+        Mnemonic::Andn | Mnemonic::Blsi | Mnemonic::Blsmsk | Mnemonic::Blsr | Mnemonic::Bzhi => {
+            AF | PF
+        }
+        Mnemonic::Bextr => AF | SF | PF,
+        _ => 0,
+    }
+}
+
+/// Whether the destination register's value is undefined.
+#[must_use]
+pub fn result(instr: &Instruction, case: &Case) -> bool {
+    match instr.mnemonic() {
+        Mnemonic::Bswap => instr.op0_register().size() == 2,
+        Mnemonic::Shld | Mnemonic::Shrd => count(instr, 2, case) > width(instr),
+        _ => false,
+    }
+}
+
+fn width(instr: &Instruction) -> u64 {
+    let bytes = match instr.op0_kind() {
+        OpKind::Register => instr.op0_register().size(),
+        _ => instr.memory_size().size(),
+    };
+    bytes as u64 * 8
+}
+
+/// The masked count in operand `n`.
+fn count(instr: &Instruction, n: u32, case: &Case) -> u64 {
+    let raw = match instr.op_kind(n) {
+        OpKind::Register if instr.op_register(n) == Register::CL => case.gpr[1],
+        OpKind::Immediate8 => u64::from(instr.immediate8()),
+        _ => 1,
+    };
+    raw & if width(instr) == 64 { 63 } else { 31 }
+}
+
+fn shift(instr: &Instruction, case: &Case) -> u64 {
+    let n = count(instr, 1, case);
+    let carry = if n >= width(instr) && instr.mnemonic() != Mnemonic::Sar { CF } else { 0 };
+    match n {
+        0 => 0,
+        1 => AF,
+        _ => AF | OF | carry,
+    }
+}
+
+fn double(instr: &Instruction, case: &Case) -> u64 {
+    let n = count(instr, 2, case);
+    match n {
+        0 => 0,
+        1 => AF,
+        n if n > width(instr) => CF | OF | SF | ZF | AF | PF,
+        _ => AF | OF,
+    }
+}
