@@ -144,15 +144,17 @@ pub fn analyse(
         }
     }
     let name = format!("{:?}", normal.mnemonic());
+    // CVTSD2SI from memory is a vector instruction without a vector register.
+    let vector = shape.vectors_used != 0 || name.starts_with("Cvt") || name.starts_with("Vcvt");
     shape.unit = match normal.encoding() {
         EncodingKind::Legacy if name.starts_with('F') => Unit::X87,
         EncodingKind::Legacy if mmx => Unit::Mmx,
-        EncodingKind::Legacy if shape.vectors_used != 0 => Unit::Sse,
-        EncodingKind::VEX if shape.vectors_used != 0 => Unit::Avx,
+        EncodingKind::Legacy if vector => Unit::Sse,
+        EncodingKind::VEX if vector => Unit::Avx,
         // EVEX and what else iced knows; the enum is open.
         _ => return Err(Refusal::Instruction),
     };
-    shape.mxcsr = shape.vectors_used != 0 && !ignores_mxcsr(&name);
+    shape.mxcsr = vector && !ignores_mxcsr(&name);
     Ok(shape)
 }
 

@@ -19,7 +19,7 @@ fn operand(size: u8, direction: Direction, alignment: u8) -> Option<Operand> {
 
 #[test]
 fn memory_operands_have_size_direction_and_alignment() {
-    let cases: [(&[u8], Unit, Option<Operand>); 12] = [
+    let cases: [(&[u8], Unit, Option<Operand>); 14] = [
         (&[0x0F, 0x58, 0x03], Unit::Sse, operand(16, Direction::Read, 16)), // addps xmm0, [rbx]
         (&[0x0F, 0x10, 0x03], Unit::Sse, operand(16, Direction::Read, 1)),  // movups xmm0, [rbx]
         (&[0xF3, 0x0F, 0x11, 0x03], Unit::Sse, operand(4, Direction::Write, 1)), // movss [rbx], xmm0
@@ -31,7 +31,9 @@ fn memory_operands_have_size_direction_and_alignment() {
         (&[0x0F, 0x77], Unit::Mmx, None),                                         // emms
         (&[0xDB, 0x2B], Unit::X87, operand(10, Direction::Read, 1)),              // fld tbyte [rbx]
         (&[0xDF, 0xE0], Unit::X87, None),                                         // fnstsw ax
-        (&[0x66, 0x0F, 0xEF, 0xC0], Unit::Sse, None),                             // pxor xmm0, xmm0
+        (&[0xF2, 0x0F, 0x2D, 0x03], Unit::Sse, operand(8, Direction::Read, 1)), // cvtsd2si eax, [rbx]
+        (&[0xC5, 0xFA, 0x2C, 0x03], Unit::Avx, operand(4, Direction::Read, 1)), // vcvttss2si eax, [rbx]
+        (&[0x66, 0x0F, 0xEF, 0xC0], Unit::Sse, None),                           // pxor xmm0, xmm0
     ];
     for (code, unit, operand) in cases {
         let shape = shape(code).unwrap();
