@@ -54,7 +54,8 @@ features! {
     Rdrand = Leaf1Ecx 30; Hypervisor = Leaf1Ecx 31;
     Fsgsbase = Leaf7Ebx 0; TscAdjust = Leaf7Ebx 1; Bmi1 = Leaf7Ebx 3; Avx2 = Leaf7Ebx 5;
     Smep = Leaf7Ebx 7; Bmi2 = Leaf7Ebx 8; Erms = Leaf7Ebx 9; Invpcid = Leaf7Ebx 10;
-    ZeroFcsFds = Leaf7Ebx 13; Rdseed = Leaf7Ebx 18; Adx = Leaf7Ebx 19; Smap = Leaf7Ebx 20; Clflushopt = Leaf7Ebx 23;
+    ZeroFcsFds = Leaf7Ebx 13; Rdseed = Leaf7Ebx 18; Adx = Leaf7Ebx 19; Smap = Leaf7Ebx 20;
+    Clflushopt = Leaf7Ebx 23;
     Clwb = Leaf7Ebx 24; Sha = Leaf7Ebx 29;
     Umip = Leaf7Ecx 2; Rdpid = Leaf7Ecx 22; Fsrm = Leaf7Edx 4;
     Xsaveopt = XsaveEax 0; Xsavec = XsaveEax 1; Xgetbv1 = XsaveEax 2; Xsaves = XsaveEax 3;
@@ -155,6 +156,7 @@ const SYSTEM: FeatureSet = FeatureSet::of(&[
     F::Lm,
     F::Cr8Legacy,
     F::Rdrand,
+    F::ZeroFcsFds,
     F::Rdseed,
     F::Rdpid,
     F::Clflushopt,
