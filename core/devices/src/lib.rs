@@ -1,6 +1,6 @@
 //! The PC's chips (DESIGN §3): each one a pure state machine ([`Chip`]) whose inputs are values
 //! and whose outputs are wire levels and effects; the [`Socket`] that puts it behind a lock on a
-//! bus; the [`AddressSpace`]s; the [`InterruptRouter`](interrupts::InterruptRouter).
+//! bus; the [`AddressSpace`]s; the [`InterruptRouter`].
 //!
 //! Open one device's folder and you know them all: `spec` holds the registers, `chip` the state
 //! machine, `glue` what it is wired to, `saved` its versioned state, `tests` drivers' sequences.
