@@ -81,9 +81,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             Exit::MmioWrite { gpa, size, value } => {
                 self.device_write(&on(memory, gpa, size), value)
             }
-            Exit::MsrRead { index } if msr::is_silent(index) => Entry::Value(0),
-            Exit::MsrWrite { index, .. } if msr::is_silent(index) => Entry::Resume,
-            Exit::MsrRead { .. } | Exit::MsrWrite { .. } => Entry::Fault,
+            Exit::MsrRead { index } => msr::read(index, &self.config.cpu_model),
+            Exit::MsrWrite { index, value } => msr::write(index, value, &self.config.cpu_model),
             Exit::Hypercall => Entry::Value(NO_SUCH_HYPERCALL),
             Exit::Halt => return Action::Wait,
             Exit::InterruptWindow => self.external_interrupt(vcpu, id),

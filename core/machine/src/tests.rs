@@ -164,6 +164,20 @@ fn known_msrs_of_the_family_are_silent_and_others_fault() {
 }
 
 #[test]
+fn the_supervisor_state_mask_is_there_with_xsaves_and_holds_only_zero() {
+    let model = CpuModel::new(CpuModelName::Max, kasane_cpu::cpuid::VECTOR_FEATURES);
+    let (with, _) = machine_of(&MachineConfig { cpu_model: model, ..config() });
+    let (without, _) = machine();
+    let write = |machine: &Machine<RawMutex>, value| {
+        machine.handle(0, &Exit::MsrWrite { index: 0xDA0, value })
+    };
+
+    let found = [write(&with, 0), write(&with, 1), write(&without, 0)];
+
+    assert_eq!(found, [RESUME, Action::Enter(Entry::Fault), Action::Enter(Entry::Fault)]);
+}
+
+#[test]
 fn exits_without_a_device_have_their_own_answers() {
     let (machine, _) = machine();
 
