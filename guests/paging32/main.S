@@ -669,6 +669,13 @@ supervisor_only:                  // SMEP, SMAP: §4.6
 2: UNLESS cpuid_7b, 20, 3f
   MAP 11, 7
   FAULT("STAC in ring 3", UD, 0, "stac", "TO_RING3")
+  // The table's first page stays the supervisor's, for the handler; the next one is a user page full of data descriptors.
+  mov $FRAME + 0xd000, %edi
+  mov $512, %ecx
+1: movl $0x0000ffff, (%edi)
+  movl $0x00cf9300, 4(%edi)
+  add $8, %edi
+  loop 1b
   andl $~4, pd
   CR4BITS 0x200000, 0
   FLUSH
@@ -676,20 +683,23 @@ supervisor_only:                  // SMEP, SMAP: §4.6
   PAGEFAULT("SMAP: write", 3, VA + 0xb004, "mov %eax,VA+0xb004")
   PASS("SMAP: with AC", "stac; mov VA+0xb004,%eax; mov %eax,VA+0xb004; clac")
   PAGEFAULT("SMAP: after CLAC", 1, VA + 0xb004, "mov VA+0xb004,%eax", "stac; clac")
-  orl $4, pt + 4*8
-  orl $4, pt + 4*9
-  lgdt gdtr_alias
-  FLUSH
   CASE "SMAP: descriptor tables on user pages, AC does not help"
+  movl $FRAME + 0xd000 + 7, pt + 4*9
+  FLUSH
+  mov $gdt, %eax
+  and $0xff8, %eax
+  mov $0x1008, %ebx               // a selector of the second page
+  sub %eax, %ebx
+  movw $0x1fff, gdtr_alias
   TRY
+  lgdt gdtr_alias
   stac
-  mov $DATA0, %eax
-98: mov %eax, %fs
+98: mov %ebx, %fs
   ENDTRY
+  lgdt boot_gdtr
   CHECK(exc_vec, $PF)
   CHECK(exc_err, $1)
   CHECK(exc_eip, $98b)
-  lgdt boot_gdtr
   CR4BITS 0, 0x200000
   orl $4, pd
   FLUSH

@@ -14,7 +14,7 @@ GUEST "realmode"
   .code16
 .endm
 .macro ENDPIECE_PE                // of a piece that has set CR0.PE
-  jmp real_end
+  jmp pe_end
   .popsection
   .code32
 .endm
@@ -116,6 +116,12 @@ back:
   or $1, %al
   mov %eax, %cr0
   ljmpl $CODE0, $from_real
+pe_end:                           // CS is no place to write to from protected mode
+  mov $DATA16, %ax
+  mov %ax, %ds
+  mov %ebx, r_ebx
+  mov %ecx, r_ecx
+  jmp back
   .balign 8
 r_stubs:
   .set v, 0
