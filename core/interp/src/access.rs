@@ -436,7 +436,7 @@ impl Cpu {
     // --- debug -------------------------------------------------------------------------------
 
     /// Notes data breakpoints (DR0-DR3) and the debugger's watchpoints that an access hits.
-    fn watch(&mut self, va: u64, len: u64, write: bool) {
+    pub(crate) fn watch(&mut self, va: u64, len: u64, write: bool) {
         let last = va.wrapping_add(len.wrapping_sub(1));
         for n in 0..4u32 {
             let enabled = self.state.dr7 >> (n * 2) & 3 != 0;

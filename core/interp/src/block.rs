@@ -208,6 +208,7 @@ impl BlockCache {
         let mut instrs = Vec::new();
         let mut len = 0;
         while instrs.len() < MAX_OPS && decoder.can_decode() {
+            let start = decoder.position();
             let mut instr = decoder.decode();
             if instr.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
                 if !instrs.is_empty() {
@@ -217,7 +218,7 @@ impl BlockCache {
             }
             len = decoder.position() as u64;
             if instr.is_invalid() {
-                instr.set_len(decoder.position().min(15));
+                instr.set_len(decoder.position().saturating_sub(start).min(15));
             }
             let ends = ends_block(&instr);
             instrs.push(instr);

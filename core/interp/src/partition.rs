@@ -8,7 +8,9 @@ use alloc::sync::Arc;
 use kasane_cpu::apic::{ApicBus, ApicMode, LocalApic};
 use kasane_cpu::cpuid::CpuModel;
 use kasane_cpu::engine::{DebugControl, EngineCaps};
-use kasane_cpu::{Activity, CpuState, EngineFault, Partition, SegmentRegister, StateSet, Vcpu};
+use kasane_cpu::{
+    Activity, CpuState, EngineFault, Gpr, Partition, SegmentRegister, StateSet, Vcpu,
+};
 use kasane_memory::{Ram, SoftTlb, TlbClass};
 use kasane_ports::{Clock, Entropy, HeavyBarrier};
 
@@ -123,6 +125,9 @@ impl Cpu {
     pub fn init(&mut self) {
         let bootstrap = self.index == 0;
         let mut fresh = CpuState::reset(bootstrap);
+        if let Some(rdx) = fresh.gpr.get_mut(Gpr::Rdx as usize) {
+            *rdx = u64::from(self.signature());
+        }
         fresh.vector = self.state.vector.clone();
         fresh.msrs = self.state.msrs.clone();
         fresh.xcr0 = self.state.xcr0;
@@ -145,7 +150,6 @@ impl Cpu {
     /// Start-up IPI: real mode at `vector` * 4096.
     pub fn start_up(&mut self, vector: u8) {
         self.state.cs = SegmentRegister::real_mode(u16::from(vector) << 8);
-        self.state.cs.access = 0x9B;
         self.state.rip = 0;
         self.state.activity = Activity::Running;
         self.refresh_mode();

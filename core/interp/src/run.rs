@@ -79,8 +79,6 @@ impl InterpVcpu {
     }
 
     fn after_delivery(&mut self, delivered: Delivered) -> Option<Exit> {
-        // A task switch's T bit is a trap of the new task; all else went with the old one.
-        self.cpu.debug_hits &= dr6::BT;
         self.cpu.step_override = None;
         match delivered {
             Delivered::Done => None,
@@ -195,7 +193,8 @@ impl InterpVcpu {
 
     /// Runs one block, or one instruction where something wants to look after each.
     fn run_block(&mut self) -> Option<Exit> {
-        if self.cpu.debug_hits & dr6::BT != 0 {
+        // Of the delivery of an event: a data breakpoint on its frame, a task switch's T bit.
+        if self.cpu.debug_hits != 0 && self.cpu.shadow != Shadow::MovSs {
             return self.after_instruction(false);
         }
         let single = self.cpu.stepping() || self.cpu.replay.active() || self.budget_end.is_some();
@@ -220,6 +219,7 @@ impl InterpVcpu {
         let cpu = &mut self.cpu;
         let stepped = cpu.state.rflags & flags::TF != 0;
         let shadow = core::mem::take(&mut cpu.shadow);
+        let hits = cpu.debug_hits;
         cpu.replay.restart();
         cpu.watch_hits = 0;
         let Ok(block) = self.cache.find(cpu) else { return None };
@@ -229,7 +229,12 @@ impl InterpVcpu {
         match (op.run)(cpu, op) {
             Ok(()) | Err(Stop::Break) => {}
             Err(stop) => {
-                cpu.shadow = if stop == Stop::Exit { shadow } else { Shadow::None };
+                cpu.shadow = Shadow::None;
+                if stop == Stop::Exit {
+                    // It runs again from its start and meets its breakpoints then.
+                    cpu.shadow = shadow;
+                    cpu.debug_hits = hits;
+                }
                 return self.stopped(stop);
             }
         }

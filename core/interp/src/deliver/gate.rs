@@ -101,8 +101,7 @@ impl Cpu {
         if !tss.present() {
             return Err(self.np(error));
         }
-        let error = event.error.map(|code| code | ext);
-        let cause = Cause::Event { error, ext };
+        let cause = Cause::Event { error: event.error, ext };
         self.task_switch(&Switch { selector, tss, cause, rip: event.rip, flags: event.flags })
     }
 

@@ -73,6 +73,8 @@ impl Cpu {
     /// Delivers an exception of the current instruction, with the rules for double faults.
     pub fn deliver_exception(&mut self, fault: Fault) -> Delivered {
         let mut fault = fault;
+        // An instruction that faults meets no data breakpoints.
+        self.debug_hits = 0;
         loop {
             self.note_fault(&fault);
             let event = Event {

@@ -305,10 +305,11 @@ impl Cpu {
         }
         let old = self.seg(seg);
         let kept = old.access & (access::DB | access::G);
-        let plain = if seg == Seg::Cs { 0x9B } else { 0x93 };
+        // Also CS is writable data: after a switch to protected mode that lasts until the first
+        // far jump.
         SegmentRegister {
             selector,
-            access: plain | kept,
+            access: 0x93 | kept,
             limit: old.limit,
             base: u64::from(selector) << 4,
         }

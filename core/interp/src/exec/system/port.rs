@@ -2,6 +2,7 @@
 
 use iced_x86::{Mnemonic, OpKind};
 use kasane_cpu::{AccessSize, Exit, Gpr, Seg};
+use kasane_spec_x86::control::{cr4, dr7};
 use kasane_spec_x86::descriptor::system;
 use kasane_spec_x86::flags;
 
@@ -13,8 +14,25 @@ use crate::op::{Op, register_slot};
 const IO_MAP: u64 = 102;
 
 impl Cpu {
+    /// Notes breakpoints on ports (DR7's R/W field 2, with CR4.DE).
+    fn watch_port(&mut self, port: u16, size: AccessSize) {
+        if self.state.dr7 & dr7::ENABLES == 0 || !self.cr4(cr4::DE) {
+            return;
+        }
+        let (first, last) = (u64::from(port), u64::from(port) + u64::from(size.bytes()) - 1);
+        for (n, at) in (0u32..).zip(self.state.dr) {
+            let enabled = self.state.dr7 >> (n * 2) & 3 != 0;
+            let for_ports = self.state.dr7 >> (16 + n * 4) & 3 == 2;
+            let len = (self.state.dr7 >> (18 + n * 4) & 3) + 1;
+            let at = at & !(len - 1);
+            if enabled && for_ports && at <= last && first < at.saturating_add(len) {
+                self.debug_hits |= 1 << n;
+            }
+        }
+    }
     /// Whether the program may use these ports: IOPL, else the TSS's I/O permission map.
     fn check_port(&mut self, port: u16, size: AccessSize) -> Result<(), Stop> {
+        self.watch_port(port, size);
         let iopl = (self.state.rflags & flags::IOPL) >> flags::IOPL_SHIFT;
         if !self.protected() || (!self.v86() && u64::from(self.cpl()) <= iopl) {
             return Ok(());

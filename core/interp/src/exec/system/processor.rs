@@ -1,7 +1,7 @@
 //! The processor itself: CPUID, HLT, hypercalls, caches, software interrupts.
 
 use iced_x86::Mnemonic;
-use kasane_cpu::cpuid::CpuidView;
+use kasane_cpu::cpuid::{CpuidView, Leaf};
 use kasane_cpu::{Activity, Exit, Gpr};
 use kasane_spec_x86::control::cr4;
 use kasane_spec_x86::{flags, vector};
@@ -13,17 +13,27 @@ use crate::op::Op;
 /// KVM's answer to a hypercall from user mode.
 const NOT_PERMITTED: u64 = u64::MAX;
 
+impl Cpu {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
+        let view = CpuidView {
+            apic_id: self.index,
+            cpus: self.cpus,
+            osxsave: self.cr4(cr4::OSXSAVE),
+            apic_on: self.state.msrs.apic_base & 1 << 11 != 0,
+            xcr0: self.state.xcr0,
+            tsc_hz: self.tsc_hz,
+        };
+        self.model.query(leaf, subleaf, &view)
+    }
+    /// Family, model and stepping, which EDX holds after RESET and INIT.
+    pub(crate) fn signature(&self) -> u32 {
+        self.cpuid(1, 0).eax
+    }
+}
+
 /// CPUID.
 pub(super) fn cpuid(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
-    let view = CpuidView {
-        apic_id: cpu.index,
-        cpus: cpu.cpus,
-        osxsave: cpu.cr4(cr4::OSXSAVE),
-        apic_on: cpu.state.msrs.apic_base & 1 << 11 != 0,
-        xcr0: cpu.state.xcr0,
-        tsc_hz: cpu.tsc_hz,
-    };
-    let leaf = cpu.model.query(cpu.reg(Gpr::Rax) as u32, cpu.reg(Gpr::Rcx) as u32, &view);
+    let leaf = cpu.cpuid(cpu.reg(Gpr::Rax) as u32, cpu.reg(Gpr::Rcx) as u32);
     cpu.set_reg(Gpr::Rax, u64::from(leaf.eax));
     cpu.set_reg(Gpr::Rbx, u64::from(leaf.ebx));
     cpu.set_reg(Gpr::Rcx, u64::from(leaf.ecx));

@@ -204,7 +204,9 @@ impl Stack {
             Route::Program => cpu.write(Seg::Ss, offset, value),
             Route::Processor(class) => {
                 let va = self.address(cpu, offset, T::SIZE as u64)?;
-                cpu.structure_write(va, value, class)
+                cpu.structure_write(va, value, class)?;
+                cpu.watch(va, T::SIZE as u64, true);
+                Ok(())
             }
         }
     }

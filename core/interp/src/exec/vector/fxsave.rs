@@ -130,10 +130,8 @@ impl Cpu {
     }
 
     fn check_fx(&mut self, op: &Op) -> Result<u64, Stop> {
-        if self.state.cr0 & cr0::EM != 0 {
-            return Err(self.ud());
-        }
-        if self.state.cr0 & cr0::TS != 0 {
+        // Also EM gives #NM here, as for x87 instructions (APM vol. 5 "FXSAVE").
+        if self.state.cr0 & (cr0::EM | cr0::TS) != 0 {
             return Err(self.nm());
         }
         let ea = self.ea(op);
