@@ -211,7 +211,15 @@ coprocessor:                      // SDM vol. 3A table 2-2 and 6.15 #NM; CR0: MP
   PASS("WAIT with EM", "fwait")
   FAULT("MMX with EM", UD, 0, "pxor %mm0,%mm0")
   FAULT("SSE with EM", UD, 0, "xorps %xmm0,%xmm0")
-  FAULT("FXSAVE with EM", NM, 0, "fxsave fxarea")
+  CASE "FXSAVE with EM"             // #NM in the APM and some editions of the SDM, #UD in others
+  TRY
+98: fxsave fxarea
+  ENDTRY
+  mov exc_vec, %eax
+  sub $UD, %eax
+  and $~1, %eax
+  CHECK(%eax, $0)
+  CHECK(exc_eip, $98b)
   CR0_SET(8)
   FAULT("SSE with EM and TS", UD, 0, "xorps %xmm0,%xmm0")
   FAULT("MMX with EM and TS", UD, 0, "pxor %mm0,%mm0")
