@@ -1,4 +1,4 @@
-//! What firmware would leave in the first MiB: the BIOS data area, the ACPI tables, the Intel MP
+//! What firmware would leave in the first MiB: interrupt vectors, the BIOS data area, the ACPI tables, the Intel MP
 //! table and an SMBIOS entry. A guest finds them by their signatures; the boot protocols that
 //! have a field for it also say where the RSDP is.
 
@@ -24,6 +24,22 @@ mod bios_data {
     pub(super) const LEN: u64 = 0x100;
 }
 
+/// Real-mode interrupt service routines, for kernels that call firmware although they were booted
+/// directly: there is none, and this is how a PC's firmware says that it lacks a function.
+mod no_service {
+    /// Segment of the routines.
+    pub(super) const SEGMENT: u16 = 0xF000;
+    /// IRET alone, where the AT has its dummy routine.
+    pub(super) const RETURN: u16 = 0xFF53;
+    /// Sets CF in the caller's flags, AH to 86h ("function not supported"), returns: PUSH BP;
+    /// MOV BP, SP; OR BYTE \[BP+6\], 1; POP BP; MOV AH, 86h; IRET.
+    pub(super) const REFUSE: u16 = 0xFF54;
+    pub(super) const CODE: [u8; 12] =
+        [0xCF, 0x55, 0x89, 0xE5, 0x80, 0x4E, 0x06, 0x01, 0x5D, 0xB4, 0x86, 0xCF];
+    /// Vectors of services: video to time of day.
+    pub(super) const SERVICES: core::ops::RangeInclusive<u16> = 0x10..=0x1A;
+}
+
 /// Writes the tables; gives the RSDP's address.
 ///
 /// # Errors
@@ -38,7 +54,21 @@ pub fn write(memory: &dyn GuestMemory, config: &MachineConfig) -> Result<u64, Me
     // Both are searched for at multiples of 16.
     let smbios_at = layout::FIRMWARE_HIGH.saturating_add(mp.len() as u64).next_multiple_of(16);
     memory.write(smbios_at, &smbios::build(smbios_at))?;
+    write_interrupt_vectors(memory)?;
     Ok(rsdp)
+}
+
+fn write_interrupt_vectors(memory: &dyn GuestMemory) -> Result<(), MemoryError> {
+    let mut table = Record::zeroed(1024);
+    for vector in 0..=255u16 {
+        let service = no_service::SERVICES.contains(&vector);
+        let offset = if service { no_service::REFUSE } else { no_service::RETURN };
+        table.put_u16(usize::from(vector) * 4, offset);
+        table.put_u16(usize::from(vector) * 4 + 2, no_service::SEGMENT);
+    }
+    memory.write(0, &table.0)?;
+    let code = (u64::from(no_service::SEGMENT) << 4) + u64::from(no_service::RETURN);
+    memory.write(code, &no_service::CODE)
 }
 
 fn write_bios_data(memory: &dyn GuestMemory) -> Result<(), MemoryError> {

@@ -105,6 +105,21 @@ fn smbios_entry_is_found_and_adds_up() {
     assert_eq!(sum(&area[at + 16..at + 31]), 0);
 }
 
+#[test]
+fn real_mode_vectors_lead_to_routines_that_return() {
+    let memory = machine();
+
+    write(&memory, &MachineConfig::default()).unwrap();
+
+    let routine = |vector: u64| {
+        let [o0, o1, s0, s1] = bytes(&memory, vector * 4, 4).try_into().unwrap();
+        let at = u64::from(u16::from_le_bytes([s0, s1])) * 16;
+        bytes(&memory, at + u64::from(u16::from_le_bytes([o0, o1])), 1)[0]
+    };
+    // IRET for a hardware interrupt, PUSH BP of the refusing routine for a service.
+    assert_eq!((routine(0x08), routine(0x15), routine(0xFF)), (0xCF, 0x55, 0xCF));
+}
+
 /// Whether a tool may be missing: not in CI.
 fn skipped(what: &str) -> bool {
     let allowed = std::env::var_os("CI").is_none();
