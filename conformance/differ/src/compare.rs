@@ -90,7 +90,13 @@ impl Session {
                 value(name, a, b);
             }
         }
-        let ignored = if lax { undefined::flags(instr, case) } else { 0 };
+        let ignored = if faulted {
+            undefined::flags_at_fault(instr, case)
+        } else if lax {
+            undefined::flags(instr, case)
+        } else {
+            0
+        };
         value("rflags", real.rflags & FLAGS & !ignored, ours.rflags & FLAGS & !ignored);
         value("fs", real.fs, ours.fs);
         value("gs", real.gs, ours.gs);

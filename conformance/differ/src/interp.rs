@@ -89,12 +89,12 @@ fn map_pages(ram: &Ram) -> anyhow::Result<()> {
     ram.store_u64(PD + index(CODE, 1) * 8, PT | user | paging::RW)?;
     for n in 0..CODE_PAGES as u64 {
         let page = n * PAGE as u64;
-        ram.store_u64(PT + index(CODE + page, 0) * 8, CODE_GPA + page | user)?;
+        ram.store_u64(PT + index(CODE + page, 0) * 8, (CODE_GPA + page) | user)?;
     }
     for n in 0..DATA_PAGES as u64 {
         let page = n * PAGE as u64;
         let writable = if n < WRITABLE_PAGES as u64 { paging::RW } else { 0 };
-        let entry = DATA_GPA + page | user | writable | paging::NX;
+        let entry = (DATA_GPA + page) | user | writable | paging::NX;
         ram.store_u64(PT + index(DATA + page, 0) * 8, entry)?;
     }
     Ok(())
@@ -109,6 +109,8 @@ fn start_state() -> CpuState {
     state.xcr0 = 7;
     state.cs = flat(0x33, 0xA0FB);
     state.ss = flat(0x2B, 0xC0F3);
+    // Too short for an I/O permission bitmap, as Linux leaves it for most: IN and OUT are refused.
+    state.tr.limit = 0x65;
     for seg in [&mut state.ds, &mut state.es, &mut state.fs, &mut state.gs] {
         *seg = flat(0, 0xC0F3);
     }

@@ -7,9 +7,9 @@
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 /// The trampoline: how the real CPU enters and leaves a test. Not mapped for the interpreter.
-pub const TRAMPOLINE: u64 = 0x1000_0000;
+pub const TRAMPOLINE: u64 = 0x6AB3_D000;
 /// The trampoline's data; see `native`.
-pub const STATE: u64 = 0x1000_1000;
+pub const STATE: u64 = 0x6AB3_E000;
 /// Two pages of code: readable and executable for the test, filled with INT3.
 pub const CODE: u64 = 0x1010_0000;
 /// Two pages of data that may be written, then one that may only be read. Around them nothing.

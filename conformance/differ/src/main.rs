@@ -31,6 +31,9 @@ struct Arguments {
     /// Only opcodes whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// No opcodes with x87, MMX, SSE or AVX state.
+    #[arg(long)]
+    integer: bool,
     /// Processes to use (all CPUs, if nothing else is said).
     #[arg(long)]
     jobs: Option<u64>,
@@ -131,6 +134,7 @@ fn start() -> anyhow::Result<ExitCode> {
         duration: duration(&arguments),
         count: arguments.count,
         only: arguments.only.clone(),
+        own: arguments.integer,
         jobs: arguments.jobs.unwrap_or(cpus).clamp(1, 64),
         save: arguments.save.clone(),
         strict: arguments.strict,

@@ -21,6 +21,8 @@ pub struct Plan {
     pub count: Option<u64>,
     /// Opcodes whose name contains this.
     pub only: Option<String>,
+    /// No opcodes with x87, MMX, SSE or AVX state.
+    pub own: bool,
     /// Processes.
     pub jobs: u64,
     /// Where differences go.
@@ -134,6 +136,9 @@ fn describe(generator: &Generator, n: u64) -> String {
 /// When no worker can be started.
 pub fn run(plan: &Plan) -> anyhow::Result<Summary> {
     let mut list = codes::all();
+    if plan.own {
+        list.retain(|code| !codes::uses_vectors(*code));
+    }
     if let Some(only) = &plan.only {
         list.retain(|code| format!("{code:?}").to_lowercase().contains(&only.to_lowercase()));
     }

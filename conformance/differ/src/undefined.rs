@@ -75,6 +75,25 @@ pub fn flags(instr: &Instruction, case: &Case) -> u64 {
     }
 }
 
+/// The flags that are not compared after a fault. A repeated SCAS or CMPS that stopped for an
+/// interrupt on its way, on either side, has lost the flags from before it.
+#[must_use]
+pub fn flags_at_fault(instr: &Instruction, case: &Case) -> u64 {
+    let compares = instr.is_string_instruction()
+        && matches!(
+            instr.mnemonic(),
+            Mnemonic::Scasb
+                | Mnemonic::Scasw
+                | Mnemonic::Scasd
+                | Mnemonic::Scasq
+                | Mnemonic::Cmpsb
+                | Mnemonic::Cmpsw
+                | Mnemonic::Cmpsd
+                | Mnemonic::Cmpsq
+        );
+    if compares && case.gpr[1] > 4096 { kasane_spec_x86::flags::ARITHMETIC } else { 0 }
+}
+
 /// Whether the destination register's value is undefined.
 #[must_use]
 pub fn result(instr: &Instruction, case: &Case) -> bool {

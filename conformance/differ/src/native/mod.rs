@@ -80,7 +80,7 @@ fn check(ok: bool) -> io::Result<()> {
 /// Maps part of a file (or, without one, zeroes) at a fixed address that must be free.
 fn map_at(at: u64, len: usize, protection: i32, file: Option<(i32, usize)>) -> io::Result<()> {
     let (fd, offset, kind) = match file {
-        Some((fd, offset)) => (fd, offset as libc::off_t, libc::MAP_SHARED),
+        Some((fd, offset)) => (fd, offset as libc::off_t, libc::MAP_SHARED | libc::MAP_POPULATE),
         None => (-1, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
     };
     let flags = kind | libc::MAP_FIXED_NOREPLACE;

@@ -1,7 +1,7 @@
 //! Near control flow: JMP, Jcc, CALL, RET, LOOPcc, JrCXZ.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
-use kasane_cpu::Gpr;
+use kasane_cpu::{Gpr, Seg};
 use kasane_memory::Scalar;
 use kasane_spec_x86::flags;
 
@@ -41,19 +41,26 @@ fn jump_to<T: Scalar, S: Source>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-fn call<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    check_target(cpu, op.imm)?;
-    cpu.push(T::from_u64(op.next_rip))?;
-    cpu.next_rip = op.imm;
+/// Pushes the return address and goes to `target`. A stack that can't be written comes before a
+/// target that can't be reached; then the address has been written, but the stack pointer stays
+/// (as Intel's processors do it).
+#[inline(always)]
+fn call_target<T: Scalar>(cpu: &mut Cpu, op: &Op, target: u64) -> Result<(), Stop> {
+    let sp = cpu.stack_pointer().wrapping_sub(T::SIZE as u64) & cpu.mode.stack_mask;
+    cpu.write(Seg::Ss, sp, T::from_u64(op.next_rip))?;
+    check_target(cpu, target)?;
+    cpu.set_stack_pointer(sp);
+    cpu.next_rip = target;
     Ok(())
+}
+
+fn call<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    call_target::<T>(cpu, op, op.imm)
 }
 
 fn call_to<T: Scalar, S: Source>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let target = S::get::<T>(cpu, op)?.to_u64();
-    check_target(cpu, target)?;
-    cpu.push(T::from_u64(op.next_rip))?;
-    cpu.next_rip = target;
-    Ok(())
+    call_target::<T>(cpu, op, target)
 }
 
 /// `imm` bytes of parameters are dropped.

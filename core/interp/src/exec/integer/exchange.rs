@@ -45,7 +45,7 @@ fn cmpxchg_rr<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if accumulator == old {
         cpu.set(op.a, new);
     } else {
-        cpu.set(op.a, old);
+        // The destination is not written, so 32 bits do not zero-extend.
         cpu.set(RAX, old);
     }
     Ok(())

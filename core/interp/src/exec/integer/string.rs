@@ -33,6 +33,9 @@ const REPNE: u8 = 2;
 trait StringOp {
     /// It sets flags, and a repeat prefix looks at ZF.
     const COMPARES: bool = false;
+    /// Repeated with 32-bit addresses, its address registers are zero-extended even if nothing
+    /// is done (seen on Intel's processors, for the instructions that have fast forms there).
+    const EXTENDS: &'static [Gpr] = &[];
     /// One iteration, without the counter.
     fn once<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop>;
     /// Does up to `count` iterations at once; gives how many. None of them can fault.
@@ -69,6 +72,7 @@ fn note(cpu: &mut Cpu, stored: Stored) {
 
 struct Movs;
 impl StringOp for Movs {
+    const EXTENDS: &'static [Gpr] = &[Gpr::Rsi, Gpr::Rdi];
     fn once<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         let value: T = cpu.read(op.mem.seg, cpu.reg(Gpr::Rsi) & op.imm)?;
         cpu.write(Seg::Es, cpu.reg(Gpr::Rdi) & op.imm, value)?;
@@ -101,6 +105,7 @@ impl StringOp for Movs {
 
 struct Stos;
 impl StringOp for Stos {
+    const EXTENDS: &'static [Gpr] = &[Gpr::Rdi];
     fn once<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         let value: T = cpu.get(Gpr::Rax as u8);
         cpu.write(Seg::Es, cpu.reg(Gpr::Rdi) & op.imm, value)?;
@@ -160,8 +165,9 @@ struct Cmps;
 impl StringOp for Cmps {
     const COMPARES: bool = true;
     fn once<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-        let a: T = cpu.read(op.mem.seg, cpu.reg(Gpr::Rsi) & op.imm)?;
+        // The order shows in which fault comes first; it is that of Intel's processors.
         let b: T = cpu.read(Seg::Es, cpu.reg(Gpr::Rdi) & op.imm)?;
+        let a: T = cpu.read(op.mem.seg, cpu.reg(Gpr::Rsi) & op.imm)?;
         compare(cpu, a, b);
         advance::<T>(cpu, Gpr::Rsi, op, 1);
         advance::<T>(cpu, Gpr::Rdi, op, 1);
@@ -177,13 +183,23 @@ fn repeated<T: Scalar, O: StringOp>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> 
     let step_by_step =
         cpu.flag(flags::TF) || cpu.state.dr7 & dr7::ENABLES != 0 || cpu.debugger.single_step;
     let mut count = cpu.reg(Gpr::Rcx) & op.imm;
+    let flags_before = cpu.state.rflags;
+    cpu.set_masked(Gpr::Rcx, op.imm, count); // 32 bits zero-extend, whatever comes
+    for register in O::EXTENDS {
+        cpu.set_masked(*register, op.imm, cpu.reg(*register));
+    }
     for _ in 0..LOOK_INTERVAL {
         if count == 0 {
             return Ok(());
         }
         let bulk = if step_by_step { 0 } else { O::bulk::<T>(cpu, op, count) };
         if bulk == 0 {
-            O::once::<T>(cpu, op)?;
+            let done = O::once::<T>(cpu, op);
+            if O::COMPARES && done == Err(Stop::Fault) {
+                // SDM vol. 2, REP: a fault restores the flags to those before the instruction.
+                cpu.state.rflags = flags_before;
+            }
+            done?;
             cpu.replay.commit();
         }
         count = count.wrapping_sub(bulk.max(1));

@@ -124,10 +124,10 @@ fn call_and_ret_use_the_stack() {
 }
 
 #[test]
-fn a_call_to_a_non_canonical_address_faults_before_the_push() {
+fn a_call_to_a_non_canonical_address_leaves_the_stack_pointer() {
     let mut t = TestCpu::code64(&[0xFF, 0xD0]).with(Gpr::Rax, 1 << 63);
     assert_eq!(t.step().unwrap_err().vector, vector::GP);
-    assert_eq!((t.reg(Gpr::Rsp), t.memory(STACK - 8)), (STACK, 0));
+    assert_eq!((t.reg(Gpr::Rsp), t.cpu.state.rip), (STACK, CODE));
 }
 
 #[test]
