@@ -13,6 +13,12 @@ pub fn shown(model: &CpuModel, instr: &Instruction) -> bool {
     })
 }
 
+/// Whether a feature has a name in [`Feature`].
+#[must_use]
+pub fn named(feature: CpuidFeature) -> bool {
+    needed(feature).is_some()
+}
+
 fn needed(feature: CpuidFeature) -> Option<Feature> {
     Some(match feature {
         CpuidFeature::MMX => Feature::Mmx,

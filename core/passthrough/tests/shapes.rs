@@ -79,3 +79,21 @@ fn a_host_without_the_feature_refuses() {
     );
     assert_eq!(refusal.unwrap_err(), Refusal::Feature);
 }
+
+#[test]
+fn conversions_to_general_registers_are_passed_in_every_form() {
+    let mut refused = Vec::new();
+    for (opcode, third) in [(0x2C, 0x7A), (0x2C, 0x7B), (0x2D, 0x7A), (0x2D, 0x7E), (0x2D, 0xFB)] {
+        for modrm in 0..=255u8 {
+            for second in [0xE1, 0xC1, 0x61] {
+                // VEX.W and VEX.L by the third byte; SIB, displacement.
+                let code = [0xC4, second, third, opcode, modrm, 0x24, 1, 2, 3, 4];
+                let instruction = decode(&code);
+                if !instruction.is_invalid() && shape(&code).is_err() {
+                    refused.push((instruction.code(), code));
+                }
+            }
+        }
+    }
+    assert!(refused.is_empty(), "{} refused, the first {:02X?}", refused.len(), refused[0]);
+}

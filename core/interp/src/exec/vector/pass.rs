@@ -19,7 +19,18 @@ pub(super) fn lower(instr: &Instruction) -> Option<Lowered> {
     let x87 = features
         .iter()
         .any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387));
-    let mut vector = false;
+    // From memory, these name no vector register.
+    let mut vector = matches!(
+        instr.mnemonic(),
+        Mnemonic::Cvtss2si
+            | Mnemonic::Cvttss2si
+            | Mnemonic::Cvtsd2si
+            | Mnemonic::Cvttsd2si
+            | Mnemonic::Vcvtss2si
+            | Mnemonic::Vcvttss2si
+            | Mnemonic::Vcvtsd2si
+            | Mnemonic::Vcvttsd2si
+    );
     let mut mmx = false;
     for i in 0..instr.op_count() {
         if instr.op_kind(i) == OpKind::Register {
