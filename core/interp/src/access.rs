@@ -107,7 +107,9 @@ impl Cpu {
                 }
             }
         }
-        // Not RAM, not locked, or across pages (then not atomic: see docs/status.md).
+        // Not RAM, not locked, or across pages; these are atomic only among themselves.
+        let bus = self.bus_lock.clone();
+        let _held = locked.then(|| bus.write());
         let old = self.read_slow(seg, va, class)?;
         let new = f(old);
         self.write_slow(seg, va, new, class)?;

@@ -15,6 +15,7 @@ use kasane_ports::{Clock, Entropy, HeavyBarrier};
 use kasane_spec_x86::control::{cr0, cr4, dr7, efer};
 use kasane_spec_x86::descriptor::access;
 use kasane_spec_x86::{flags, vector};
+use spin::RwLock;
 
 use crate::io::Replay;
 
@@ -121,6 +122,9 @@ pub struct Cpu {
     pub clock: Arc<dyn Clock>,
     /// Random numbers.
     pub entropy: Arc<dyn Entropy>,
+    /// Held by locked accesses across pages, which no instruction of the host makes atomic: the
+    /// processors of a machine make them one after the other.
+    pub bus_lock: Arc<RwLock<()>>,
     /// Barrier for marking code pages.
     pub barrier: Arc<dyn HeavyBarrier>,
     /// TSC frequency in Hz.

@@ -13,6 +13,7 @@ use kasane_cpu::{
 };
 use kasane_memory::{Ram, SoftTlb, TlbClass};
 use kasane_ports::{Clock, Entropy, HeavyBarrier};
+use spin::RwLock;
 
 use crate::cpu::{CodeSize, Cpu, Fault, Mode, Shadow};
 use crate::io::Replay;
@@ -45,6 +46,7 @@ pub struct InterpConfig {
 pub struct InterpPartition {
     config: InterpConfig,
     model: Arc<CpuModel>,
+    bus_lock: Arc<RwLock<()>>,
 }
 
 impl InterpPartition {
@@ -52,7 +54,7 @@ impl InterpPartition {
     #[must_use]
     pub fn new(config: InterpConfig) -> Self {
         let model = Arc::new(config.model.clone());
-        Self { config, model }
+        Self { config, model, bus_lock: Arc::default() }
     }
     /// A vCPU by its own type, for tests that look inside.
     ///
@@ -84,6 +86,7 @@ impl InterpPartition {
             mailbox,
             clock: c.clock.clone(),
             entropy: c.entropy.clone(),
+            bus_lock: self.bus_lock.clone(),
             barrier: c.barrier.clone(),
             tsc_hz: c.tsc_hz,
             index,

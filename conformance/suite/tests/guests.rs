@@ -1,0 +1,90 @@
+//! Our own guests (`guests/`): each boots by Multiboot under the program, checks itself on its
+//! serial console and powers off.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests may panic
+
+use std::fs;
+use std::path::Path;
+
+use kasane_conformance::{Guests, Kasane, Run};
+
+/// Exit code of a guest that powered itself off.
+const POWERED_OFF: i32 = 0;
+/// Exit code of a guest that crashed.
+const CRASHED: i32 = 3;
+
+fn run(name: &str, cpus: u32) -> Run {
+    let image = Guests::find().image(&format!("asm/{name}.elf")).unwrap();
+    let cpus = cpus.to_string();
+    let arguments = [
+        "run",
+        "--kernel",
+        image.to_str().unwrap(),
+        "--memory",
+        "64M",
+        "--cpus",
+        &cpus,
+        "--display",
+        "none",
+        "--timeout",
+        "300",
+    ];
+    Kasane::find().unwrap().run(&arguments).unwrap()
+}
+
+fn assert_all_passed(name: &str, cpus: u32, code: i32) {
+    let run = run(name, cpus);
+    let shown = || format!("{}\n--- messages\n{}", run.console, run.messages);
+    let head = format!("guest {name}: ");
+    let verdict = run.console.lines().find_map(|line| line.trim_end().strip_prefix(&head));
+    let (passed, failed) = verdict.and_then(|v| v.split_once(" passed, ")).unwrap_or(("0", ""));
+    assert_eq!(failed, "0 failed", "{}", shown());
+    assert!(passed.parse::<u32>().unwrap() > 0, "{}", shown());
+    assert_eq!(run.code, code, "{}", shown());
+}
+
+macro_rules! guests {
+    ($($name:ident on $cpus:literal ends $code:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            assert_all_passed(stringify!($name), $cpus, $code);
+        })*
+        const TESTED: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+guests! {
+    apic on 1 ends POWERED_OFF;
+    breakpoints on 1 ends POWERED_OFF;
+    debug on 1 ends POWERED_OFF;
+    exceptions on 1 ends POWERED_OFF;
+    gates on 1 ends POWERED_OFF;
+    longmode on 1 ends POWERED_OFF;
+    paging32 on 1 ends POWERED_OFF;
+    paging64 on 1 ends POWERED_OFF;
+    pagingpae on 1 ends POWERED_OFF;
+    preempt on 1 ends POWERED_OFF;
+    realmode on 1 ends POWERED_OFF;
+    reserved32 on 1 ends POWERED_OFF;
+    reserved64 on 1 ends POWERED_OFF;
+    segments on 1 ends POWERED_OFF;
+    smc on 1 ends POWERED_OFF;
+    smp on 4 ends POWERED_OFF;
+    tasks on 1 ends POWERED_OFF;
+    triple on 1 ends CRASHED;
+    v86 on 1 ends POWERED_OFF;
+    xsave on 1 ends POWERED_OFF;
+}
+
+#[test]
+fn every_guest_is_tested() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
+    let mut guests: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("main.S").is_file())
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    guests.sort();
+
+    assert_eq!(guests, TESTED);
+}
