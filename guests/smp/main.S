@@ -81,6 +81,7 @@ bad: .skip 64
 barrier_n: .skip 64
 barrier_g: .skip 64
 online: .skip 8
+how_many: .skip 8
 generation: .skip 8
 done: .skip 8
 work: .skip 8
