@@ -78,7 +78,8 @@ fn x2apic_writable(offset: u64, value: u64) -> bool {
         registers::ICR_LOW => 0xFFFF_FFFF_000C_CFFF,
         registers::LVT_TIMER => 0x0007_00FF,
         registers::LVT_THERMAL | registers::LVT_PERF => 0x0001_07FF,
-        registers::LVT_LINT0 | registers::LVT_LINT1 => 0x0001_A7FF,
+        // Remote IRR is read-only and ignored when written, as is delivery status below.
+        registers::LVT_LINT0 | registers::LVT_LINT1 => 0x0001_E7FF,
         registers::LVT_ERROR => 0x0001_00FF,
         registers::INITIAL_COUNT => 0xFFFF_FFFF,
         registers::DIVIDE => 0xB,

@@ -14,6 +14,7 @@ use kasane_spec_x86::paging;
 
 use crate::block::BlockCache;
 use crate::cpu::{Cpu, Fault, Stop};
+use crate::op::Op;
 use crate::partition::{InterpConfig, InterpPartition};
 
 /// Where the code is, in 64- and 32-bit code.
@@ -151,6 +152,13 @@ impl TestCpu {
             Err(Stop::Fault) => Err(cpu.fault),
             Err(Stop::Exit) => panic!("exit {:?}", cpu.pending_exit),
         }
+    }
+    /// The instruction at RIP, for tests that run its handler themselves.
+    pub(crate) fn decode(&mut self) -> Op {
+        let mut block = BlockCache::default();
+        let found = block.find(&mut self.cpu).unwrap();
+        let op = found.ops.first().unwrap();
+        Op { ..*op }
     }
     /// Runs `n` instructions, none of which faults.
     pub(crate) fn steps(&mut self, n: usize) {

@@ -1,5 +1,6 @@
 //! Control and debug registers (SDM vol. 3A §2.5, vol. 3B §17.2; vol. 2B "MOV").
 
+use kasane_cpu::cpuid::Feature;
 use kasane_spec_x86::control::{cr0, cr4, dr6, dr7, efer};
 use kasane_spec_x86::descriptor::access;
 
@@ -23,12 +24,21 @@ const NO_FLUSH: u64 = 1 << 63;
 /// CR4 bits that change translations.
 const CR4_PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
 
+/// #UD for control registers that there are not. Outside of 64-bit code CR8 is LOCK MOV CR0, by a
+/// feature of its own.
+fn known_cr(cpu: &mut Cpu, number: usize) -> Result<(), Stop> {
+    let known = match number {
+        0 | 2 | 3 | 4 => true,
+        8 => cpu.code64() || cpu.model.has(Feature::Cr8Legacy),
+        _ => false,
+    };
+    if known { Ok(()) } else { Err(cpu.ud()) }
+}
+
 /// MOV CRn, r.
 pub(super) fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let number = op.instr.op0_register().number();
-    if !matches!(number, 0 | 2 | 3 | 4 | 8) {
-        return Err(cpu.ud());
-    }
+    known_cr(cpu, number)?;
     cpu.need_ring0()?;
     let slot = register_slot(op.instr.op1_register());
     let value = if cpu.code64() { cpu.gpr(slot) } else { u64::from(cpu.get::<u32>(slot)) };
@@ -51,9 +61,7 @@ pub(super) fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 /// MOV r, CRn.
 pub(super) fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let number = op.instr.op1_register().number();
-    if !matches!(number, 0 | 2 | 3 | 4 | 8) {
-        return Err(cpu.ud());
-    }
+    known_cr(cpu, number)?;
     cpu.need_ring0()?;
     let value = match number {
         0 => cpu.state.cr0,

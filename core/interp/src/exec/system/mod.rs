@@ -15,6 +15,11 @@ mod tables;
 pub(crate) mod task;
 mod time;
 
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 use crate::op::{Handler, Lowered};
@@ -118,9 +123,44 @@ fn platform(instr: &Instruction) -> Option<Handler> {
         Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd => Some(port::output_string),
         Mnemonic::Hlt => Some(processor::hlt),
         Mnemonic::Vmcall | Mnemonic::Vmmcall => Some(processor::hypercall),
-        Mnemonic::Monitor | Mnemonic::Mwait | Mnemonic::Rsm => Some(processor::hidden),
+        _ if is_hidden(instr.mnemonic()) => Some(processor::hidden),
         _ => None,
     }
+}
+
+/// Instructions of features that CPUID does not show (virtualization, trusted execution,
+/// MONITOR), and RSM, which is only there in system-management mode.
+fn is_hidden(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::Monitor
+            | Mnemonic::Mwait
+            | Mnemonic::Monitorx
+            | Mnemonic::Mwaitx
+            | Mnemonic::Rsm
+            | Mnemonic::Vmxon
+            | Mnemonic::Vmxoff
+            | Mnemonic::Vmlaunch
+            | Mnemonic::Vmresume
+            | Mnemonic::Vmread
+            | Mnemonic::Vmwrite
+            | Mnemonic::Vmclear
+            | Mnemonic::Vmptrld
+            | Mnemonic::Vmptrst
+            | Mnemonic::Vmfunc
+            | Mnemonic::Invept
+            | Mnemonic::Invvpid
+            | Mnemonic::Vmrun
+            | Mnemonic::Vmload
+            | Mnemonic::Vmsave
+            | Mnemonic::Stgi
+            | Mnemonic::Clgi
+            | Mnemonic::Skinit
+            | Mnemonic::Invlpga
+            | Mnemonic::Invlpgb
+            | Mnemonic::Tlbsync
+            | Mnemonic::Getsec
+    )
 }
 
 /// What does not end a block.

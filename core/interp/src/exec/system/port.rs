@@ -137,11 +137,12 @@ fn string_size(op: &Op) -> AccessSize {
 pub(super) fn input_string(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let size = string_size(op);
     let mask = address_mask(op.instr.op0_kind());
+    let port = cpu.reg(Gpr::Rdx) as u16;
+    // The permission comes before the count, also if that is zero.
+    cpu.check_port(port, size)?;
     if repeats(op) && cpu.reg(Gpr::Rcx) & mask == 0 {
         return Ok(());
     }
-    let port = cpu.reg(Gpr::Rdx) as u16;
-    cpu.check_port(port, size)?;
     let at = cpu.reg(Gpr::Rdi) & mask;
     cpu.probe_write(Seg::Es, at, u64::from(size.bytes()))?;
     let value = cpu.ask(Exit::PortRead { port, size })?;
@@ -182,11 +183,12 @@ fn chunk(cpu: &Cpu, op: &Op, at: u64, mask: u64, size: AccessSize) -> u64 {
 pub(super) fn output_string(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let size = string_size(op);
     let mask = address_mask(op.instr.op1_kind());
+    let port = cpu.reg(Gpr::Rdx) as u16;
+    // The permission comes before the count, also if that is zero.
+    cpu.check_port(port, size)?;
     if repeats(op) && cpu.reg(Gpr::Rcx) & mask == 0 {
         return Ok(());
     }
-    let port = cpu.reg(Gpr::Rdx) as u16;
-    cpu.check_port(port, size)?;
     let at = cpu.reg(Gpr::Rsi) & mask;
     let count = chunk(cpu, op, at, mask, size);
     let bytes = u64::from(size.bytes());

@@ -82,7 +82,13 @@ pub(super) fn push(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let selector = cpu.seg(segment(op.instr.op0_register())).selector;
     match op.instr.stack_pointer_increment() {
         -2 => cpu.push(selector),
-        -4 => cpu.push(u32::from(selector)),
+        // A 16-bit move (SDM vol. 2, PUSH): the upper half of the place stays.
+        -4 => {
+            let sp = cpu.stack_pointer().wrapping_sub(4) & cpu.mode.stack_mask;
+            cpu.write(Seg::Ss, sp, selector)?;
+            cpu.set_stack_pointer(sp);
+            Ok(())
+        }
         _ => cpu.push(u64::from(selector)),
     }
 }

@@ -204,7 +204,11 @@ pub(super) fn arpl(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let old = read_rm16(cpu, op, 0)?;
     let raise = rpl(old) < rpl(wanted);
     if raise {
-        write_rm16(cpu, op, u64::from(old & !3 | wanted & 3))?;
+        let new = old & !3 | wanted & 3;
+        match register_slot(op.instr.op0_register()) {
+            255 => write_rm16(cpu, op, u64::from(new))?,
+            slot => cpu.set(slot, new), // 16 bits, whatever the operand size
+        }
     }
     set_zero_flag(cpu, raise);
     Ok(())
