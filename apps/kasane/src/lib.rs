@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod console;
+mod gdb;
 mod outcome;
 mod report;
 mod settings;

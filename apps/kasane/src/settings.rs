@@ -1,12 +1,12 @@
 //! What a run is made of: the definition, overridden by the command line.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use kasane_definition::{CpuModel, Engine, MemorySize, Serial, VmDefinition};
+use kasane_host_gdb::ListenAddress;
 
 use crate::cli::RunArguments;
 use crate::outcome::Failure;
@@ -23,7 +23,7 @@ pub(crate) struct Settings {
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
     pub(crate) serial: SerialTarget,
-    pub(crate) gdb: Option<SocketAddr>,
+    pub(crate) gdb: Option<ListenAddress>,
     pub(crate) trace: Option<PathBuf>,
     pub(crate) stats: Statistics,
     pub(crate) timeout: Option<Duration>,

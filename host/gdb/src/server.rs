@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::address::ListenAddress;
 use crate::link::{Event, Inbox, receive};
@@ -21,10 +22,25 @@ pub struct Server {
     address: ListenAddress,
     /// A socket file of ours.
     file: Option<PathBuf>,
+    connected: Arc<Connected>,
 }
 
+/// How long a debugger is given to hear of the machine's end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// The debugger that is connected now.
-type Connected = Arc<Mutex<Option<Sender<Event>>>>;
+#[derive(Default)]
+struct Connected {
+    events: Mutex<Option<Sender<Event>>>,
+    changed: Condvar,
+}
+
+impl Connected {
+    fn set(&self, events: Option<Sender<Event>>) {
+        *self.events.lock() = events;
+        self.changed.notify_all();
+    }
+}
 
 impl Server {
     /// Begins to listen. The machine is left alone until a debugger connects.
@@ -32,18 +48,18 @@ impl Server {
     /// # Errors
     /// When the address can't be had, or the host gives no thread.
     pub fn start(address: &ListenAddress, target: Arc<dyn DebugTarget>) -> io::Result<Self> {
+        let connected = Arc::new(Connected::default());
+        let server = |address, file| Self { address, file, connected: Arc::clone(&connected) };
         let (listener, server) = match address {
             ListenAddress::Tcp(address) => {
                 let listener = TcpListener::bind(address)?;
                 let address = ListenAddress::Tcp(listener.local_addr()?);
-                (Listener::Tcp(listener), Self { address, file: None })
+                (Listener::Tcp(listener), server(address, None))
             }
             ListenAddress::Unix(path) => {
-                let listener = Listener::unix(path)?;
-                (listener, Self { address: address.clone(), file: Some(path.clone()) })
+                (Listener::unix(path)?, server(address.clone(), Some(path.clone())))
             }
         };
-        let connected = Connected::default();
         let told = Arc::clone(&connected);
         let asked = Arc::clone(&target);
         let name = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -57,6 +73,16 @@ impl Server {
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }
+
+    /// The machine has ended: waits, but not long, until the connected debugger has heard of it.
+    pub fn finish(self) {
+        let mut events = self.connected.events.lock();
+        while events.is_some() {
+            if self.connected.changed.wait_for(&mut events, GOODBYE).timed_out() {
+                return;
+            }
+        }
+    }
 }
 
 impl Drop for Server {
@@ -68,10 +94,12 @@ impl Drop for Server {
 }
 
 /// Tells the connected debugger what happens to the machine; the thread's body.
-fn hand_on_stops(target: &dyn DebugTarget, connected: &Mutex<Option<Sender<Event>>>) {
+fn hand_on_stops(target: &dyn DebugTarget, connected: &Connected) {
     loop {
         let stop = target.next_stop();
-        let heard = connected.lock().as_ref().is_some_and(|to| to.send(Event::Stop(stop)).is_ok());
+        let events = connected.events.lock();
+        let heard = events.as_ref().is_some_and(|to| to.send(Event::Stop(stop)).is_ok());
+        drop(events);
         match stop {
             Stop::Ended(_) => return,
             // Nobody is there to let it go on.
@@ -86,7 +114,7 @@ fn accept(listener: &Listener, target: &Arc<dyn DebugTarget>, connected: &Connec
     loop {
         let Ok(stream) = listener.accept() else {
             // Out of file descriptors or so: not at full speed.
-            thread::sleep(std::time::Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
             continue;
         };
         let over = converse(stream, target, connected).unwrap_or(Over::Lost);
@@ -104,14 +132,14 @@ fn converse(
     let (events, inbox) = mpsc::channel();
     let reader = stream.try_clone()?;
     let closer = stream.try_clone()?;
-    *connected.lock() = Some(events.clone());
+    connected.set(Some(events.clone()));
     let receiving = thread::Builder::new()
         .name("gdb input".to_owned())
         .spawn(move || receive(reader, &events))?;
     let over = serve(target, Inbox::new(inbox), stream);
-    *connected.lock() = None;
     closer.shutdown();
     let _panicked = receiving.join();
+    connected.set(None);
     Ok(over)
 }
 

@@ -3,12 +3,12 @@
 mod usage;
 mod values;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use kasane_definition::{CpuCount, CpuModel, Display, Engine, MemorySize, Serial, VmName};
+use kasane_host_gdb::ListenAddress;
 
 use crate::outcome::EXIT_STATUS_HELP;
 pub(crate) use usage::usage_failure;
@@ -108,9 +108,10 @@ pub(crate) struct RunArguments {
     /// Where the first serial port goes: stdio, none or file:PATH
     #[arg(long, value_name = "WHERE")]
     pub(crate) serial: Option<Serial>,
-    /// Wait for a debugger at this address before the guest starts (GDB's remote protocol)
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::gdb_address)]
-    pub(crate) gdb: Option<SocketAddr>,
+    /// Wait for a debugger (GDB's remote protocol) before the guest starts: at a TCP port of this
+    /// host, or at a Unix socket if it has a `/` in it
+    #[arg(long, value_name = "ADDRESS:PORT|PATH")]
+    pub(crate) gdb: Option<ListenAddress>,
     /// Write every exit, device access, interrupt and deadline to a file, as lines of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,

@@ -1,6 +1,5 @@
 //! Values on the command line that have no reader of their own.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -34,15 +33,6 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `ADDRESS:PORT`, or a port alone for this host only.
-pub(super) fn gdb_address(text: &str) -> Result<SocketAddr, String> {
-    let port = text.strip_prefix(':').unwrap_or(text);
-    if let Ok(port) = port.parse::<u16>() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    text.parse().map_err(|_| "write an address and a port, as `127.0.0.1:1234`".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,13 +44,5 @@ mod tests {
         assert!(seconds("-1").is_err());
         assert!(seconds("1e99").is_err());
         assert!(seconds("NaN").is_err());
-    }
-
-    #[test]
-    fn a_port_alone_is_of_this_host_only() {
-        assert_eq!(gdb_address(":1234"), Ok(([127, 0, 0, 1], 1234).into()));
-        assert_eq!(gdb_address("1234"), Ok(([127, 0, 0, 1], 1234).into()));
-        assert_eq!(gdb_address("0.0.0.0:1"), Ok(([0, 0, 0, 0], 1).into()));
-        assert!(gdb_address("here").is_err());
     }
 }

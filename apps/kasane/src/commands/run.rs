@@ -12,6 +12,7 @@ use kasane_host_code::HostCode;
 use kasane_host_control::{
     RawTerminal, TerminationSignal, die_of, restore_on_panic, stdin_is_terminal, termination,
 };
+use kasane_host_gdb::{Ended, Server};
 use kasane_host_runtime::{Barrier, HostEntropy};
 use kasane_passthrough::{CodeRunner, NoCodeRunner};
 use kasane_ports::{NullTrace, Trace};
@@ -20,12 +21,14 @@ use serde_json::json;
 
 use crate::cli::RunArguments;
 use crate::console::{InputTarget, SerialOutput, read_stdin};
+use crate::gdb::Debuggee;
 use crate::outcome::{ExitStatus, Failure};
 use crate::report::{Form, RunStatistics, ending};
 use crate::settings::{OnReset, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
-    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine, self_test,
+    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine, cpu_model,
+    self_test,
 };
 
 pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
@@ -185,6 +188,23 @@ struct Session<'a> {
     statistics: RunStatistics,
 }
 
+/// The way of a debugger to the machine.
+struct Debugger {
+    debuggee: Arc<Debuggee>,
+    server: Server,
+}
+
+impl Debugger {
+    /// Tells the debugger that the machine has ended.
+    fn finish(self, end: &End) {
+        self.debuggee.end(match end {
+            End::PoweredOff | End::Reset | End::Stopped => Ended::Normally,
+            End::Crashed { .. } | End::Fault(_) => Ended::Crashed,
+        });
+        self.server.finish();
+    }
+}
+
 /// How the last machine ended.
 enum Outcome {
     Ended(Remains),
@@ -211,6 +231,7 @@ impl<'a> Session<'a> {
             .context("can't listen for signals")
             .map_err(|error| Failure::host(error, "report this: it is a bug"))?;
         self.announce(specification);
+        let debugger = self.debugger(&vm, specification, lent)?;
         let _terminal = self.take_terminal()?;
         loop {
             self.stopper.aim(Some(Arc::clone(vm.control())));
@@ -220,19 +241,54 @@ impl<'a> Session<'a> {
             self.input.set(None);
             let remains = vm.finish();
             self.count(&remains);
-            match remains.end {
-                _ if !in_time => return Ok(Outcome::TimedOut),
-                End::Reset if self.settings.on_reset == OnReset::Restart => {
-                    self.statistics.resets += 1;
-                    vm = self.start(specification, lent)?;
+            let restarts = self.settings.on_reset == OnReset::Restart;
+            if in_time && restarts && matches!(remains.end, End::Reset) {
+                self.statistics.resets += 1;
+                vm = self.start(specification, lent)?;
+                if let Some(debugger) = &debugger {
+                    debugger.debuggee.replace(&vm);
                 }
-                _ => return Ok(Outcome::Ended(remains)),
+                continue;
             }
+            if let Some(debugger) = debugger {
+                debugger.finish(&remains.end);
+            }
+            return Ok(if in_time { Outcome::Ended(remains) } else { Outcome::TimedOut });
         }
     }
 
+    /// A machine; under a debugger it stands until that lets it go on.
     fn start(&self, specification: &Specification, lent: &Lent) -> Result<VirtualMachine, Failure> {
-        VirtualMachine::start(specification, lent).map_err(|error| self.start_failure(error))
+        let vm = match self.settings.gdb {
+            Some(_) => VirtualMachine::start_paused(specification, lent),
+            None => VirtualMachine::start(specification, lent),
+        };
+        vm.map_err(|error| self.start_failure(error))
+    }
+
+    /// Listens for a debugger, if one was asked for.
+    fn debugger(
+        &self,
+        vm: &VirtualMachine,
+        specification: &Specification,
+        lent: &Lent,
+    ) -> Result<Option<Debugger>, Failure> {
+        let Some(address) = &self.settings.gdb else { return Ok(None) };
+        let model = cpu_model(specification.model, lent.runner.features())
+            .map_err(|error| self.start_failure(error.into()))?;
+        let settings = self.settings;
+        let description = format!(
+            "`{}`: {}, {} of memory\n",
+            settings.name, specification.model, settings.memory
+        );
+        let debuggee = Arc::new(Debuggee::new(vm, description, model.physical_bits()));
+        let server = Server::start(address, debuggee.clone())
+            .with_context(|| format!("can't listen for a debugger at `{address}`"))
+            .map_err(|error| Failure::host(error, "name another address: `--gdb ADDRESS`"))?;
+        let at = server.address();
+        let sentence = format!("the guest waits for a debugger: gdb -ex 'target remote {at}'");
+        self.form.event(&sentence, "debugger", &json!({ "address": at.to_string() }));
+        Ok(Some(Debugger { debuggee, server }))
     }
 
     fn start_failure(&self, error: StartError) -> Failure {

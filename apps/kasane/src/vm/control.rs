@@ -65,8 +65,8 @@ pub(super) enum Flow {
 pub struct Control {
     state: Mutex<State>,
     changed: Condvar,
-    /// A vCPU must look at `state`.
-    attention: AtomicBool,
+    /// The vCPU of that number must look at `state`.
+    attention: Vec<AtomicBool>,
     apics: Arc<ApicBus>,
     clock: Arc<HostClock>,
     timer_parker: Arc<Parker>,
@@ -83,6 +83,8 @@ struct State {
 #[derive(Default)]
 struct Slot {
     at_rest: bool,
+    /// Stands although the machine is not paused.
+    held: bool,
     gone: bool,
     requests: VecDeque<Request>,
 }
@@ -103,7 +105,7 @@ impl Control {
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            attention: AtomicBool::new(paused),
+            attention: parts.vcpus.iter().map(|_| AtomicBool::new(paused)).collect(),
             apics: Arc::clone(&parts.apics),
             clock: Arc::clone(&parts.clock),
             timer_parker: Arc::clone(&parts.timer_parker),
@@ -142,11 +144,22 @@ impl Control {
 
     /// Lets a paused machine go on.
     pub fn resume(&self) {
+        self.resume_where(|_| true);
+    }
+
+    /// Lets only these vCPUs of a paused machine go on, and guest time with them; the others
+    /// stand until the next `resume`.
+    pub fn resume_only(&self, vcpus: &[u32]) {
+        self.resume_where(|index| vcpus.contains(&index));
+    }
+
+    fn resume_where(&self, goes: impl Fn(u32) -> bool) {
         let mut state = self.state.lock();
         state.paused = false;
         state.debug_stops.clear();
-        for slot in &mut state.slots {
-            slot.at_rest = false;
+        for (index, slot) in (0..).zip(&mut state.slots) {
+            slot.held = !goes(index);
+            slot.at_rest &= slot.held;
         }
         self.clock.resume();
         self.notify(state);
@@ -212,8 +225,8 @@ impl Control {
     }
 
     /// Whether a vCPU must call [`Control::attend`].
-    pub(super) fn wants_attention(&self) -> bool {
-        self.attention.load(Ordering::Acquire)
+    pub(super) fn wants_attention(&self, index: u32) -> bool {
+        self.attention.get(index as usize).is_none_or(|one| one.load(Ordering::Acquire))
     }
 
     /// A vCPU stopped for the debugger: the whole machine pauses.
@@ -231,10 +244,11 @@ impl Control {
             if state.ended {
                 return Flow::End;
             }
-            if !state.paused || at == At::Instruction {
+            let paused = state.paused;
+            let Some(slot) = state.slots.get_mut(index as usize) else { return Flow::End };
+            if !(paused || slot.held) || at == At::Instruction {
                 return Flow::Go;
             }
-            let Some(slot) = state.slots.get_mut(index as usize) else { return Flow::End };
             if let Some(request) = slot.requests.pop_front() {
                 drop(state);
                 request(vcpu);
@@ -259,9 +273,13 @@ impl Control {
 
     /// Tells everybody that something changed.
     fn notify(&self, state: MutexGuard<'_, State>) {
-        let wanted = state.paused || state.ended;
+        let all = state.paused || state.ended;
         let ended = state.ended;
-        self.attention.store(wanted, Ordering::Release);
+        let mut wanted = false;
+        for (slot, attention) in state.slots.iter().zip(&self.attention) {
+            attention.store(all || slot.held, Ordering::Release);
+            wanted |= all || slot.held;
+        }
         self.changed.notify_all();
         drop(state);
         if wanted {

@@ -31,7 +31,7 @@ use kasane_memory::Ram;
 use kasane_passthrough::CodeRunner;
 use kasane_ports::{Console, Kick, Trace};
 
-pub use control::{Control, NotPaused};
+pub use control::{Control, DebugStop, NotPaused};
 pub use dump::Registers;
 pub use features::{MissingFeatures, cpu_model};
 pub use processor::ProcessorReport;
@@ -228,6 +228,12 @@ impl VirtualMachine {
     #[must_use]
     pub fn ram(&self) -> &Arc<Ram> {
         &self.ram
+    }
+
+    /// The local APICs.
+    #[must_use]
+    pub fn apics(&self) -> &Arc<ApicBus> {
+        &self.apics
     }
 
     /// The number of vCPUs.

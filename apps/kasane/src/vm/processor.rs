@@ -50,7 +50,7 @@ impl Processor {
         let mut entry = Entry::Resume;
         let mut at = At::Rest;
         loop {
-            if self.control.wants_attention()
+            if self.control.wants_attention(self.index)
                 && self.control.attend(self.index, at, &mut *self.vcpu) == Flow::End
             {
                 break;
@@ -100,7 +100,7 @@ impl Processor {
 
     /// HLT: until something arrives, the APIC timer is due, or somebody wants the thread.
     fn wait(&mut self) {
-        while !self.control.wants_attention() && !self.vcpu.has_work() {
+        while !self.control.wants_attention(self.index) && !self.vcpu.has_work() {
             let deadline = self.vcpu.next_deadline_ns();
             self.parker.park(deadline.and_then(|ns| self.clock.instant_of(ns)));
         }
