@@ -28,6 +28,15 @@ pub(crate) struct Settings {
     pub(crate) stats: Statistics,
     pub(crate) timeout: Option<Duration>,
     pub(crate) on_reset: OnReset,
+    pub(crate) save: Option<SaveAfter>,
+    pub(crate) restore: Option<PathBuf>,
+}
+
+/// When the machine is saved, and where to.
+#[derive(Debug)]
+pub(crate) struct SaveAfter {
+    pub(crate) exits: u64,
+    pub(crate) path: PathBuf,
 }
 
 /// Where the first serial port goes.
@@ -84,6 +93,11 @@ impl Settings {
             trace: arguments.trace,
             stats: if arguments.stats { Statistics::Print } else { Statistics::Off },
             timeout: arguments.timeout,
+            save: arguments
+                .save_after
+                .zip(arguments.save_to)
+                .map(|(exits, path)| SaveAfter { exits, path }),
+            restore: arguments.restore,
             on_reset: if arguments.no_reboot { OnReset::End } else { OnReset::Restart },
         })
     }

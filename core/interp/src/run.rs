@@ -128,8 +128,15 @@ impl InterpVcpu {
         if let Some(vector) = self.cpu.apic.take_eoi() {
             return Some(Exit::Eoi { vector });
         }
-        if core::mem::take(&mut self.kicked) {
-            return Some(Exit::Kicked);
+        if self.kicked {
+            // Not between the answers and the end of an instruction: a kick is where the state is
+            // complete, and is saved.
+            if self.cpu.replay.active() {
+                self.clock_check = 0;
+            } else {
+                self.kicked = false;
+                return Some(Exit::Kicked);
+            }
         }
         match self.cpu.state.activity {
             Activity::Running | Activity::Halted => {}
@@ -383,6 +390,10 @@ impl Vcpu for InterpVcpu {
         }
     }
     fn read(&mut self, set: StateSet, state: &mut CpuState) {
+        if set.contains(StateSet::PLATFORM) {
+            // What others posted meanwhile belongs to the state.
+            self.collect();
+        }
         self.cpu.copy_out(set, state);
     }
     fn write(&mut self, set: StateSet, state: &CpuState) {

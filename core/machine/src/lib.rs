@@ -14,6 +14,7 @@ pub mod layout;
 mod machine;
 mod msr;
 mod power;
+mod processor_state;
 mod record;
 mod state;
 mod statistics;
@@ -25,6 +26,7 @@ pub use config::{CrashPolicy, MachineConfig};
 pub use dispatch::Action;
 pub use machine::{Machine, MachineError, MachinePorts};
 pub use power::PowerRequest;
+pub use processor_state::{restore_processor, save_processor};
 pub use state::{SavedHeader, SavedStateError};
 pub use statistics::{Count, Statistics};
 

@@ -30,8 +30,8 @@ Examples:
       Boot a kernel; its serial console is this terminal. Ctrl-] leaves.
   kasane run debian.toml --memory 2G --cpus 4
       Boot the machine that debian.toml defines, with more of both.
-  echo poweroff | kasane run debian.toml --timeout 120
-      Without a terminal: input comes from the pipe, output goes to it.
+  kasane run debian.toml --timeout 120 --no-reboot </dev/null >console.log
+      Without a terminal: input comes from a pipe or file, and so goes the output.
   kasane run debian.toml --gdb 127.0.0.1:1234
       Wait for a debugger: gdb -ex 'target remote 127.0.0.1:1234' vmlinux";
 
@@ -124,6 +124,15 @@ pub(crate) struct RunArguments {
     /// A reset by the guest ends the run, with exit status 0, and does not restart the machine
     #[arg(long)]
     pub(crate) no_reboot: bool,
+    /// Save the machine after so many exits and end (for tests; exits come as they come)
+    #[arg(long, hide = true, value_name = "EXITS", requires = "save_to")]
+    pub(crate) save_after: Option<u64>,
+    /// Where to
+    #[arg(long, hide = true, value_name = "FILE", requires = "save_after")]
+    pub(crate) save_to: Option<PathBuf>,
+    /// Go on with a machine that was saved, made with the same flags
+    #[arg(long, hide = true, value_name = "FILE", conflicts_with = "gdb")]
+    pub(crate) restore: Option<PathBuf>,
     /// What kasane says about itself (on standard error) is lines of JSON
     #[arg(long)]
     pub(crate) json: bool,

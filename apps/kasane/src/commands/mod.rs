@@ -4,6 +4,7 @@ mod demo;
 mod documents;
 mod info;
 mod run;
+mod saving;
 
 use std::process::ExitCode;
 

@@ -19,12 +19,13 @@ use kasane_ports::{NullTrace, Trace};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::saving;
 use crate::cli::RunArguments;
 use crate::console::{InputTarget, SerialOutput, read_stdin};
 use crate::gdb::Debuggee;
 use crate::outcome::{ExitStatus, Failure};
 use crate::report::{Form, RunStatistics, ending};
-use crate::settings::{OnReset, SerialTarget, Settings, Statistics};
+use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
     Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine, cpu_model,
@@ -136,6 +137,7 @@ fn lent(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Left,
+    Saved,
     Signal(TerminationSignal),
 }
 
@@ -225,7 +227,7 @@ impl<'a> Session<'a> {
 
     fn run(&mut self, specification: &Specification, lent: &Lent) -> Result<Outcome, Failure> {
         let deadline = self.settings.timeout.and_then(|time| self.began.checked_add(time));
-        let mut vm = self.start(specification, lent)?;
+        let mut vm = self.begin(specification, lent)?;
         let stopper = self.stopper.clone();
         termination(move |signal| stopper.stop(Stop::Signal(signal)))
             .context("can't listen for signals")
@@ -236,7 +238,7 @@ impl<'a> Session<'a> {
         loop {
             self.stopper.aim(Some(Arc::clone(vm.control())));
             self.input.set(Some(Arc::clone(vm.machine())));
-            let in_time = vm.wait(deadline);
+            let in_time = self.wait(&vm, deadline)?;
             self.stopper.aim(None);
             self.input.set(None);
             let remains = vm.finish();
@@ -255,6 +257,27 @@ impl<'a> Session<'a> {
             }
             return Ok(if in_time { Outcome::Ended(remains) } else { Outcome::TimedOut });
         }
+    }
+
+    /// The first machine: one that was saved, or one at its kernel's entry.
+    fn begin(&self, specification: &Specification, lent: &Lent) -> Result<VirtualMachine, Failure> {
+        match &self.settings.restore {
+            Some(path) => saving::restore(path, specification, lent),
+            None => self.start(specification, lent),
+        }
+    }
+
+    /// Waits for the machine's end, and saves it on the way if that was asked for. False if the
+    /// time was up first.
+    fn wait(&self, vm: &VirtualMachine, deadline: Option<Instant>) -> Result<bool, Failure> {
+        if let Some(SaveAfter { exits, path }) = &self.settings.save {
+            vm.control().pause_after(*exits);
+            if vm.control().wait_for_countdown(deadline) {
+                saving::save(vm, path)?;
+                self.stopper.stop(Stop::Saved);
+            }
+        }
+        Ok(vm.wait(deadline))
     }
 
     /// A machine; under a debugger it stands until that lets it go on.
@@ -391,6 +414,7 @@ impl<'a> Session<'a> {
                         self.say(&sentence, "signal", ExitStatus::Done);
                         return Ok(Finish::Signal(signal));
                     }
+                    Some(Stop::Saved) => ("saved".to_owned(), "saved", ExitStatus::Done),
                     Some(Stop::Left) | None => ("left".to_owned(), "left", ExitStatus::Done),
                 },
                 End::Fault(message) => {

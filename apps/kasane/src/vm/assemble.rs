@@ -36,7 +36,25 @@ pub(super) struct VcpuParts {
     pub(super) parker: Arc<Parker>,
 }
 
+/// A machine at its kernel's entry.
 pub(super) fn parts(specification: &Specification, lent: &Lent) -> Result<Parts, StartError> {
+    let mut parts = hardware(specification, lent)?;
+    let images = BootImages {
+        kernel: &specification.kernel,
+        initrd: specification.initrd.as_deref(),
+        cmdline: &specification.append,
+        modules: &[],
+    };
+    let bootstrap = boot::load(&*parts.ram, parts.machine.config(), &images)?;
+    for one in &mut parts.vcpus {
+        let state = if one.index == 0 { &bootstrap } else { &boot::application_processor() };
+        one.vcpu.write(StateSet::ALL, state);
+    }
+    Ok(parts)
+}
+
+/// A machine with empty memory.
+pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Parts, StartError> {
     if specification.cpus > 1 && !lent.barrier.reaches_every_thread() {
         return Err(StartError::Barrier);
     }
@@ -65,18 +83,9 @@ pub(super) fn parts(specification: &Specification, lent: &Lent) -> Result<Parts,
     };
     let machine = Machine::new(&config, ports)?;
     let partition = partition(model, lent, &ram, &apics, &clock);
-    let images = BootImages {
-        kernel: &specification.kernel,
-        initrd: specification.initrd.as_deref(),
-        cmdline: &specification.append,
-        modules: &[],
-    };
-    let bootstrap = boot::load(&*ram, &config, &images)?;
     let mut vcpus = Vec::new();
     for (index, mailbox) in (0..).zip(apics.mailboxes()) {
-        let mut vcpu = partition.new_vcpu(index)?;
-        let state = if index == 0 { &bootstrap } else { &boot::application_processor() };
-        vcpu.write(StateSet::ALL, state);
+        let vcpu = partition.new_vcpu(index)?;
         let parker = Arc::new(Parker::new());
         mailbox.set_waker(parker.clone());
         vcpus.push(VcpuParts { index, vcpu, parker });

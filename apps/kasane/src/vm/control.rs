@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
@@ -67,6 +67,10 @@ pub struct Control {
     changed: Condvar,
     /// The vCPU of that number must look at `state`.
     attention: Vec<AtomicBool>,
+    /// Held while devices' deadlines are served; taken after the state's lock is released.
+    deadlines: Mutex<()>,
+    /// Exits until the machine pauses by itself; 0: it doesn't.
+    countdown: AtomicU64,
     apics: Arc<ApicBus>,
     clock: Arc<HostClock>,
     timer_parker: Arc<Parker>,
@@ -76,6 +80,7 @@ struct State {
     end: Option<End>,
     ended: bool,
     paused: bool,
+    counted_down: bool,
     slots: Vec<Slot>,
     debug_stops: VecDeque<DebugStop>,
 }
@@ -99,6 +104,7 @@ impl Control {
             end: None,
             ended: false,
             paused,
+            counted_down: false,
             slots: parts.vcpus.iter().map(|_| Slot::default()).collect(),
             debug_stops: VecDeque::new(),
         };
@@ -106,6 +112,8 @@ impl Control {
             state: Mutex::new(state),
             changed: Condvar::new(),
             attention: parts.vcpus.iter().map(|_| AtomicBool::new(paused)).collect(),
+            deadlines: Mutex::new(()),
+            countdown: AtomicU64::new(0),
             apics: Arc::clone(&parts.apics),
             clock: Arc::clone(&parts.clock),
             timer_parker: Arc::clone(&parts.timer_parker),
@@ -139,7 +147,58 @@ impl Control {
             self.changed.wait(&mut state);
         }
         self.clock.pause();
-        !state.ended
+        let stands = !state.ended;
+        drop(state);
+        // What the timer's thread is at, it finishes.
+        drop(self.deadlines.lock());
+        stands
+    }
+
+    /// Pauses the machine by itself after so many exits of all vCPUs together, at least 1.
+    pub fn pause_after(&self, exits: u64) {
+        self.countdown.store(exits.max(1), Ordering::Release);
+    }
+
+    /// Waits until [`Control::pause_after`] has paused the machine, the machine ended, or
+    /// `deadline`. True if it paused.
+    #[must_use]
+    pub fn wait_for_countdown(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while !state.ended && !state.counted_down {
+            match deadline {
+                None => self.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut state, deadline).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        let counted_down = state.counted_down;
+        drop(state);
+        counted_down && self.pause()
+    }
+
+    /// An exit of any vCPU.
+    pub(super) fn count_exit(&self) {
+        if self.countdown.load(Ordering::Relaxed) != 0
+            && self.countdown.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            let mut state = self.state.lock();
+            state.paused = true;
+            state.counted_down = true;
+            self.notify(state);
+        }
+    }
+
+    /// Serves devices' deadlines, unless the machine is paused. True if it did.
+    pub(super) fn serve_deadlines(&self, serve: impl FnOnce()) -> bool {
+        let _serving = self.deadlines.lock();
+        let paused = self.state.lock().paused;
+        if !paused {
+            serve();
+        }
+        !paused
     }
 
     /// Lets a paused machine go on.

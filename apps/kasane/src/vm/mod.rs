@@ -14,6 +14,7 @@ mod control;
 mod dump;
 mod features;
 mod processor;
+mod saved;
 mod self_test;
 mod timer;
 
@@ -31,10 +32,12 @@ use kasane_memory::Ram;
 use kasane_passthrough::CodeRunner;
 use kasane_ports::{Console, Kick, Trace};
 
+use control::Begin;
 pub use control::{Control, DebugStop, NotPaused};
 pub use dump::Registers;
 pub use features::{MissingFeatures, cpu_model};
 pub use processor::ProcessorReport;
+pub use saved::{LoadError, SaveError};
 pub use self_test::self_test;
 
 /// The machine with this home's mutex.
@@ -155,7 +158,7 @@ impl VirtualMachine {
     /// # Errors
     /// What is wrong with the images, or what the host refused.
     pub fn start(specification: &Specification, lent: &Lent) -> Result<Self, StartError> {
-        Self::launch(specification, lent, control::Begin::Running)
+        Self::launch(assemble::parts(specification, lent)?, Begin::Running)
     }
 
     /// Builds the machine; it stands before its first instruction until [`Control::resume`].
@@ -163,15 +166,10 @@ impl VirtualMachine {
     /// # Errors
     /// As for `start`.
     pub fn start_paused(specification: &Specification, lent: &Lent) -> Result<Self, StartError> {
-        Self::launch(specification, lent, control::Begin::Paused)
+        Self::launch(assemble::parts(specification, lent)?, Begin::Paused)
     }
 
-    fn launch(
-        specification: &Specification,
-        lent: &Lent,
-        begin: control::Begin,
-    ) -> Result<Self, StartError> {
-        let parts = assemble::parts(specification, lent)?;
+    fn launch(parts: assemble::Parts, begin: Begin) -> Result<Self, StartError> {
         let control = Arc::new(Control::new(&parts, begin));
         let mut vm = Self {
             machine: Arc::clone(&parts.machine),

@@ -62,6 +62,7 @@ impl Processor {
                     break;
                 }
             };
+            self.control.count_exit();
             entry = self.answer(&exit);
             at = if is_consistent(&exit) { At::Rest } else { At::Instruction };
         }

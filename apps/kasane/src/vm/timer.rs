@@ -20,7 +20,11 @@ impl Timer {
     pub(super) fn live(&self) {
         while !self.control.ended() {
             match self.machine.next_deadline_ns() {
-                Some(deadline) if deadline <= self.clock.now_ns() => self.machine.advance(),
+                Some(deadline) if deadline <= self.clock.now_ns() => {
+                    if !self.control.serve_deadlines(|| self.machine.advance()) {
+                        self.parker.park(None);
+                    }
+                }
                 // No moment: guest time stands, and who lets it go on unparks.
                 deadline => {
                     self.parker.park(deadline.and_then(|ns| self.clock.instant_of(ns)));

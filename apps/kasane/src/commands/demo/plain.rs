@@ -4,6 +4,8 @@ use std::io::Write;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use kasane_host_images::prompt;
+
 use super::child::Child;
 use crate::outcome::{ExitStatus, Failure};
 
@@ -63,8 +65,8 @@ impl Console {
             Err(RecvTimeoutError::Disconnected) => self.ended = true,
         }
         self.bytes.extend(child.output.try_iter().flatten());
-        let prompt = format!("{}:~# ", child.name);
-        if !self.typed && self.bytes.ends_with(prompt.as_bytes()) {
+        let prompt = prompt(&child.name);
+        if !self.typed && contains(&self.bytes, prompt.as_bytes()) {
             self.typed = true;
             child.type_in(COMMANDS);
         }
@@ -77,6 +79,10 @@ impl Console {
         let _closed = stdout.write_all(&text).and_then(|()| stdout.flush());
         self.printed = self.bytes.len();
     }
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 fn timed_out(name: &str) -> Failure {

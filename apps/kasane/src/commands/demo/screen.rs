@@ -1,5 +1,6 @@
 //! The demonstration in a terminal: two machines side by side.
 
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -49,7 +50,7 @@ pub(super) fn show(
         .into_iter()
         .map(|child| Pane {
             child,
-            terminal: vt100::Parser::new(size.rows, size.columns, 0),
+            terminal: vt100::Parser::new(at_least_one(size.rows), at_least_one(size.columns), 0),
             ended: None,
         })
         .collect();
@@ -63,6 +64,10 @@ pub(super) fn show(
     outcome
         .context("the terminal failed")
         .map_err(|error| Failure::host(error, "send the output into a pipe: `kasane demo | cat`"))
+}
+
+fn at_least_one(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap_or(NonZeroU16::MIN)
 }
 
 fn interact(
