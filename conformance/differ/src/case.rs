@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{CODE, DATA, DATA_PAGES, PAGE};
+use crate::layout::{CODE, DATA, DATA_PAGES, EXIT, PAGE, USER_CS64};
 use crate::rng::Rng;
 
 /// Bytes of the vector state: a standard-format XSAVE area with x87, SSE and AVX.
@@ -77,6 +77,8 @@ pub struct Patch {
 pub struct Case {
     /// The instruction.
     pub bytes: Vec<u8>,
+    /// 64, or 32 for compatibility mode.
+    pub bits: u32,
     /// Its address.
     pub rip: u64,
     /// RAX to R15 by encoding.
@@ -179,6 +181,8 @@ pub struct CaseFile {
     #[serde(default)]
     pub difference: Vec<String>,
     bytes: String,
+    #[serde(default = "long_mode")]
+    bits: u32,
     offset: u64,
     gpr: Vec<String>,
     rflags: String,
@@ -188,6 +192,10 @@ pub struct CaseFile {
     patches: Vec<PatchFile>,
     #[serde(default)]
     vectors: Option<String>,
+}
+
+fn long_mode() -> u32 {
+    64
 }
 
 #[derive(Serialize, Deserialize)]
@@ -222,6 +230,7 @@ impl Case {
             text,
             difference,
             bytes: hex(&self.bytes),
+            bits: self.bits,
             offset: self.rip.wrapping_sub(CODE),
             gpr: self.gpr.iter().map(|v| format!("{v:#x}")).collect(),
             rflags: format!("{:#x}", self.rflags),
@@ -260,6 +269,7 @@ impl Case {
         }
         Ok(Self {
             bytes: unhex(&file.bytes)?,
+            bits: if file.bits == 32 { 32 } else { 64 },
             rip: CODE.wrapping_add(file.offset % (PAGE as u64 + 16)),
             gpr,
             rflags: number(&file.rflags)?,
@@ -269,6 +279,21 @@ impl Case {
             pages: file.pages,
             patches,
         })
+    }
+    /// The instruction with the jump behind it that leaves the test.
+    #[must_use]
+    pub fn code(&self) -> Vec<u8> {
+        let mut code = self.bytes.clone();
+        if self.bits == 32 {
+            code.push(0xEA); // JMP ptr16:32, into 64-bit code
+            code.extend_from_slice(&(EXIT as u32).to_le_bytes());
+            code.extend_from_slice(&USER_CS64.to_le_bytes());
+        } else {
+            let distance = EXIT.wrapping_sub(self.landing()).wrapping_sub(5) as u32;
+            code.push(0xE9);
+            code.extend_from_slice(&distance.to_le_bytes());
+        }
+        code
     }
     /// Where execution goes on after the instruction if it does not branch.
     #[must_use]
@@ -285,6 +310,7 @@ mod tests {
     fn a_case_survives_its_file() {
         let case = Case {
             bytes: vec![0x48, 0x01, 0xC8],
+            bits: 64,
             rip: CODE + 0x20,
             gpr: [7; 16],
             rflags: 0x202,

@@ -86,8 +86,10 @@ impl Session {
         let lax = !self.strict && !faulted;
         let any_result = lax && undefined::result(instr, case);
         if !any_result {
+            // What compatibility mode leaves in the upper halves is undefined (vol. 1 §3.4.1.1).
+            let mask = if case.bits == 32 { 0xFFFF_FFFF } else { u64::MAX };
             for ((name, a), b) in NAMES.iter().zip(real.gpr).zip(ours.gpr) {
-                value(name, a, b);
+                value(name, a & mask, b & mask);
             }
         }
         let ignored = if faulted {
@@ -98,8 +100,10 @@ impl Session {
             0
         };
         value("rflags", real.rflags & FLAGS & !ignored, ours.rflags & FLAGS & !ignored);
-        value("fs", real.fs, ours.fs);
-        value("gs", real.gs, ours.gs);
+        if case.bits == 64 {
+            value("fs", real.fs, ours.fs);
+            value("gs", real.gs, ours.gs);
+        }
         if let (Some(a), Some(b)) = (&real.vectors, &ours.vectors)
             && a != b
         {

@@ -18,7 +18,10 @@ use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::paging;
 
 use crate::case::{Case, Fault, Outcome, Patterns, Vectors};
-use crate::layout::{CODE, CODE_PAGES, DATA, DATA_PAGES, INT3, PAGE, WRITABLE_PAGES, in_code};
+use crate::layout::{
+    CODE, CODE_PAGES, DATA, DATA_PAGES, INT3, PAGE, USER_CS32, USER_CS64, USER_DS, WRITABLE_PAGES,
+    in_code,
+};
 
 /// Guest-physical addresses: tables, then code, then data.
 const PML4: u64 = 0x1000;
@@ -107,12 +110,15 @@ fn start_state() -> CpuState {
     state.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE | cr4::FSGSBASE | cr4::UMIP;
     state.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
     state.xcr0 = 7;
-    state.cs = flat(0x33, 0xA0FB);
-    state.ss = flat(0x2B, 0xC0F3);
+    state.cs = flat(USER_CS64, 0xA0FB);
+    state.ss = flat(USER_DS, 0xC0F3);
     // Too short for an I/O permission bitmap, as Linux leaves it for most: IN and OUT are refused.
     state.tr.limit = 0x65;
-    for seg in [&mut state.ds, &mut state.es, &mut state.fs, &mut state.gs] {
-        *seg = flat(0, 0xC0F3);
+    for seg in [&mut state.ds, &mut state.es] {
+        *seg = flat(USER_DS, 0xC0F3);
+    }
+    for seg in [&mut state.fs, &mut state.gs] {
+        *seg = flat(0, 0); // null; 64-bit code only uses the base
     }
     state
 }
@@ -162,8 +168,7 @@ impl Interpreter {
     pub fn run(&mut self, case: &Case, patterns: &Patterns) -> Outcome {
         patterns.apply(case, self.data());
         let at = case.rip.wrapping_sub(CODE).wrapping_add(CODE_GPA);
-        let exit = crate::native_exit().wrapping_sub(case.landing()).wrapping_sub(5) as u32;
-        let code = [case.bytes.as_slice(), &[0xE9], &exit.to_le_bytes()].concat();
+        let code = case.code();
         let _ = self.ram.write(at, &code);
         self.load(case);
         let (fault, missing) = self.execute(case);
@@ -184,6 +189,8 @@ impl Interpreter {
     fn load(&mut self, case: &Case) {
         let cpu = &mut self.cpu;
         cpu.state.gpr = case.gpr;
+        cpu.state.cs =
+            if case.bits == 32 { flat(USER_CS32, 0xC0FB) } else { flat(USER_CS64, 0xA0FB) };
         cpu.state.rip = case.rip;
         cpu.state.rflags = case.rflags;
         cpu.state.fs.base = case.fs;

@@ -10,6 +10,14 @@ pub const PAGE: usize = 4096;
 pub const TRAMPOLINE: u64 = 0x6AB3_D000;
 /// The trampoline's data; see `native`.
 pub const STATE: u64 = 0x6AB3_E000;
+/// Where a test goes when it is done.
+pub const EXIT: u64 = TRAMPOLINE + 0x400;
+/// Linux's selectors for user code and data.
+pub const USER_CS64: u16 = 0x33;
+/// 32-bit code.
+pub const USER_CS32: u16 = 0x23;
+/// Data and stack.
+pub const USER_DS: u16 = 0x2B;
 /// Two pages of code: readable and executable for the test, filled with INT3.
 pub const CODE: u64 = 0x1010_0000;
 /// Two pages of data that may be written, then one that may only be read. Around them nothing.

@@ -18,8 +18,3 @@ pub mod rng;
 pub mod supervise;
 pub mod undefined;
 pub mod worker;
-
-/// Where a test goes when it is done; the same jump is in the interpreter's memory.
-fn native_exit() -> u64 {
-    native::trampoline::EXIT
-}

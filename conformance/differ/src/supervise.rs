@@ -137,10 +137,10 @@ fn describe(generator: &Generator, n: u64) -> String {
 pub fn run(plan: &Plan) -> anyhow::Result<Summary> {
     let mut list = codes::all();
     if plan.own {
-        list.retain(|code| !codes::uses_vectors(*code));
+        list.retain(|(code, _)| !codes::uses_vectors(*code));
     }
     if let Some(only) = &plan.only {
-        list.retain(|code| format!("{code:?}").to_lowercase().contains(&only.to_lowercase()));
+        list.retain(|(code, _)| format!("{code:?}").to_lowercase().contains(&only.to_lowercase()));
     }
     anyhow::ensure!(!list.is_empty(), "no opcode has that name");
     let generator = Generator::new(list, plan.seed);

@@ -49,6 +49,9 @@ pub const RULES: &[Rule] = &[
         undefined: "AF PF",
         source: "SDM vol. 2A, BLSI, BLSMSK, BLSR, BZHI",
     },
+    Rule { what: "AAA AAS", undefined: "OF SF ZF PF", source: "SDM vol. 2A, AAA, AAS" },
+    Rule { what: "AAM AAD", undefined: "OF AF CF", source: "SDM vol. 2A, AAM, AAD" },
+    Rule { what: "DAA DAS", undefined: "OF", source: "SDM vol. 2A, DAA, DAS" },
     Rule { what: "BSWAP r16", undefined: "the result", source: "SDM vol. 2A, BSWAP" },
 ];
 
@@ -71,6 +74,9 @@ pub fn flags(instr: &Instruction, case: &Case) -> u64 {
             AF | PF
         }
         Mnemonic::Bextr => AF | SF | PF,
+        Mnemonic::Aaa | Mnemonic::Aas => OF | SF | ZF | PF,
+        Mnemonic::Aam | Mnemonic::Aad => OF | AF | CF,
+        Mnemonic::Daa | Mnemonic::Das => OF,
         _ => 0,
     }
 }

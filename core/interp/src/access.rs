@@ -186,7 +186,8 @@ impl Cpu {
             let top = if s.big() { 0xFFFF_FFFF } else { 0xFFFF };
             offset > limit && last <= top && last >= offset
         } else {
-            last <= limit && last >= offset
+            // In a flat segment an access may go around (SDM vol. 3A §5.3).
+            s.limit == u32::MAX || last <= limit && last >= offset
         }
     }
 

@@ -244,13 +244,11 @@ impl BlockCache {
         let gpa = Self::fetch_page(cpu, rip.wrapping_add(first_len), next)?;
         let mut bytes = fetched.bytes;
         let mut more = 16 - fetched.len;
-        let mut limited = false;
         if !matches!(cpu.mode.code, CodeSize::Bits64) {
             let from = rip.wrapping_add(first_len);
             let allowed = u64::from(cpu.state.cs.limit).saturating_sub(from).saturating_add(1);
             if allowed < more as u64 {
                 more = allowed as usize;
-                limited = true;
             }
         }
         let end = fetched.len + more;
@@ -264,7 +262,8 @@ impl BlockCache {
         let mut decoder = Decoder::with_ip(bits, whole, rip, decoder_options(cpu));
         let mut instr = decoder.decode();
         if instr.is_invalid() {
-            if decoder.last_error() == DecoderError::NoMoreBytes && limited {
+            // Cut off by the limit, or longer than 15 bytes.
+            if decoder.last_error() == DecoderError::NoMoreBytes {
                 return Err(cpu.gp(0));
             }
             instr.set_len(decoder.position().min(15));

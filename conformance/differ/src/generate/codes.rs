@@ -74,6 +74,8 @@ fn excluded(mnemonic: Mnemonic) -> bool {
             | Mnemonic::Verr
             | Mnemonic::Verw
             | Mnemonic::Lss
+            | Mnemonic::Les
+            | Mnemonic::Lds
             | Mnemonic::Lfs
             | Mnemonic::Lgs
             | Mnemonic::Sgdt
@@ -99,7 +101,7 @@ fn excluded(mnemonic: Mnemonic) -> bool {
 
 /// Whether an opcode may be tried at all: what a decoded instruction is checked for.
 #[must_use]
-pub fn allowed(code: Code) -> bool {
+pub fn allowed(code: Code, bits: u32) -> bool {
     if code == Code::INVALID {
         return false;
     }
@@ -126,9 +128,17 @@ pub fn allowed(code: Code) -> bool {
             | Code::Call_m1632
             | Code::Call_m1664
     );
+    let loads_segment = code.mnemonic() == Mnemonic::Pop
+        && info.op_kinds().iter().any(|kind| {
+            matches!(kind, OpCodeOperandKind::es | OpCodeOperandKind::ss | OpCodeOperandKind::ds)
+        });
+    let mode = match bits {
+        32 => info.mode32() && info.compatibility_mode() && info.intel_decoder32(),
+        _ => info.mode64() && info.intel_decoder64(),
+    };
     info.is_instruction()
-        && info.mode64()
-        && info.intel_decoder64()
+        && mode
+        && !loads_segment
         && info.cpl3()
         && !info.must_be_cpl0()
         && !info.fwait()
@@ -167,8 +177,13 @@ pub fn uses_vectors(code: Code) -> bool {
     })
 }
 
-/// All opcodes to try, in iced's order.
+/// All opcodes to try, in iced's order, those of 64-bit code first.
 #[must_use]
-pub fn all() -> Vec<Code> {
-    Code::values().filter(|code| allowed(*code)).collect()
+pub fn all() -> Vec<(Code, u32)> {
+    [64, 32]
+        .into_iter()
+        .flat_map(|bits| {
+            Code::values().filter(move |code| allowed(*code, bits)).map(move |code| (code, bits))
+        })
+        .collect()
 }

@@ -55,12 +55,15 @@ fn displacement(rng: &mut Rng) -> u64 {
 }
 
 /// Sets operand `n` to memory with base, index, both, neither, or RIP.
-pub(super) fn operand(instr: &mut Instruction, n: u32, rng: &mut Rng) -> Place {
+pub(super) fn operand(instr: &mut Instruction, n: u32, bits: u32, rng: &mut Rng) -> Place {
     let at = target(rng);
     let short = rng.chance(8);
     instr.set_op_kind(n, OpKind::Memory);
-    instr.set_memory_displ_size(8);
-    if rng.chance(8) {
+    instr.set_memory_displ_size(bits / 8);
+    if bits == 32 && short {
+        return short_operand(instr, at, rng);
+    }
+    if bits == 64 && rng.chance(8) {
         instr.set_memory_base(Register::RIP);
         instr.set_memory_displacement64(at);
         return Place { at, solved_by: Register::None };
@@ -69,36 +72,49 @@ pub(super) fn operand(instr: &mut Instruction, n: u32, rng: &mut Rng) -> Place {
         instr.set_memory_displacement64(at);
         return Place { at, solved_by: Register::None };
     }
-    let base = gpr(rng.below(16), short);
+    let (count, short) = if bits == 64 { (16, short) } else { (8, true) };
+    let base = gpr(rng.below(count), short);
     instr.set_memory_base(base);
     if rng.chance(45) {
-        let index = rng.below(16);
+        let index = rng.below(count);
         if index != 4 {
             instr.set_memory_index(gpr(index, short));
             instr.set_memory_index_scale(1 << rng.below(4));
         }
     }
-    set_displacement(instr, displacement(rng));
+    set_displacement(instr, bits, displacement(rng));
     Place { at, solved_by: base }
 }
 
-fn set_displacement(instr: &mut Instruction, value: u64) {
+/// The 16-bit forms, which reach nothing that is mapped.
+fn short_operand(instr: &mut Instruction, at: u64, rng: &mut Rng) -> Place {
+    let base = rng.pick(&[Register::BX, Register::BP, Register::SI, Register::DI]);
+    instr.set_memory_base(base);
+    if matches!(base, Register::BX | Register::BP) && rng.chance(50) {
+        instr.set_memory_index(rng.pick(&[Register::SI, Register::DI]));
+    }
+    instr.set_memory_displ_size(2);
+    instr.set_memory_displacement64(rng.next() & 0xFFFF);
+    Place { at, solved_by: base }
+}
+
+fn set_displacement(instr: &mut Instruction, bits: u32, value: u64) {
     let small = i64::from(value as i8) as u64 == value;
     instr.set_memory_displ_size(if value == 0 {
         0
     } else if small {
         1
     } else {
-        8
+        bits / 8
     });
-    instr.set_memory_displacement64(value);
+    instr.set_memory_displacement64(if bits == 64 { value } else { value & 0xFFFF_FFFF });
 }
 
 /// Sets operand `n` to an absolute 64-bit address (MOV with moffs).
-pub(super) fn absolute(instr: &mut Instruction, n: u32, rng: &mut Rng) -> Place {
-    let at = target(rng);
+pub(super) fn absolute(instr: &mut Instruction, n: u32, bits: u32, rng: &mut Rng) -> Place {
+    let at = target(rng) & if bits == 64 { u64::MAX } else { 0xFFFF_FFFF };
     instr.set_op_kind(n, OpKind::Memory);
-    instr.set_memory_displ_size(8);
+    instr.set_memory_displ_size(bits / 8);
     instr.set_memory_displacement64(at);
     Place { at, solved_by: Register::None }
 }
@@ -108,23 +124,29 @@ pub(super) fn vector_index(
     instr: &mut Instruction,
     n: u32,
     first: Register,
+    bits: u32,
     rng: &mut Rng,
 ) -> Place {
     let at = target(rng);
-    let base = gpr(rng.below(16), false);
-    let index = Register::try_from(first as usize + rng.below(16) as usize).unwrap_or(first);
+    let count = if bits == 64 { 16 } else { 8 };
+    let base = gpr(rng.below(count), bits == 32);
+    let index = Register::try_from(first as usize + rng.below(count) as usize).unwrap_or(first);
     instr.set_op_kind(n, OpKind::Memory);
     instr.set_memory_base(base);
     instr.set_memory_index(index);
     instr.set_memory_index_scale(1 << rng.below(4));
-    set_displacement(instr, rng.below(64));
+    set_displacement(instr, bits, rng.below(64));
     Place { at, solved_by: base }
 }
 
 /// Sets operand `n` to XLAT's.
-pub(super) fn table(instr: &mut Instruction, n: u32, short: bool, rng: &mut Rng) -> Place {
+pub(super) fn table(instr: &mut Instruction, n: u32, width: u32, rng: &mut Rng) -> Place {
     let at = target(rng);
-    let base = if short { Register::EBX } else { Register::RBX };
+    let base = match width {
+        16 => Register::BX,
+        32 => Register::EBX,
+        _ => Register::RBX,
+    };
     instr.set_op_kind(n, OpKind::Memory);
     instr.set_memory_base(base);
     instr.set_memory_index(Register::AL);

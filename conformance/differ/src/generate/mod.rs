@@ -25,7 +25,7 @@ const RDI: usize = 7;
 
 /// Makes cases.
 pub struct Generator {
-    codes: Vec<Code>,
+    codes: Vec<(Code, u32)>,
     seed: u64,
 }
 
@@ -40,7 +40,7 @@ pub struct Made {
 /// Decodes the instruction of a case.
 #[must_use]
 pub fn decode(case: &Case) -> Instruction {
-    let mut decoder = Decoder::with_ip(64, &case.bytes, case.rip, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(case.bits, &case.bytes, case.rip, DecoderOptions::NONE);
     decoder.decode()
 }
 
@@ -51,32 +51,32 @@ fn full(register: Register) -> Option<usize> {
 impl Generator {
     /// For these opcodes.
     #[must_use]
-    pub fn new(codes: Vec<Code>, seed: u64) -> Self {
+    pub fn new(codes: Vec<(Code, u32)>, seed: u64) -> Self {
         Self { codes, seed }
     }
     /// The opcodes.
     #[must_use]
-    pub fn codes(&self) -> &[Code] {
+    pub fn codes(&self) -> &[(Code, u32)] {
         &self.codes
     }
     /// Case number `n`; `None` if it did not come to anything.
     #[must_use]
     pub fn make(&self, n: u64) -> Option<Made> {
         let mut rng = Rng::new(self.seed, n);
-        let code = *self.codes.get((n % self.codes.len().max(1) as u64) as usize)?;
+        let (code, bits) = *self.codes.get((n % self.codes.len().max(1) as u64) as usize)?;
         let rip = if rng.chance(3) {
             CODE + PAGE as u64 - rng.below(16)
         } else {
             CODE + 0x200 + rng.below(64)
         };
         let built = (0..8).find_map(|_| {
-            let built = operand::build(code, rip, &mut rng)?;
-            let bytes = operand::encode(&built.instr, rip)?;
+            let built = operand::build(code, bits, rip, &mut rng)?;
+            let bytes = operand::encode(&built.instr, bits, rip)?;
             Some((built, bytes))
         });
         let (built, bytes) = built?;
         let bytes = if rng.chance(6) { with_odd_prefixes(&bytes, &mut rng) } else { bytes };
-        let mut case = Case { bytes, rip, ..Case::default() };
+        let mut case = Case { bytes, bits, rip, ..Case::default() };
         let instr = decode(&case);
         if !acceptable(&instr, &case) {
             return None;
@@ -102,12 +102,13 @@ fn acceptable(instr: &Instruction, case: &Case) -> bool {
         // Only a misplaced LOCK is known to be invalid for every processor.
         return case.bytes.first() == Some(&0xF0) && !case.bytes.contains(&0x62);
     }
-    if instr.len() != case.bytes.len() || !codes::allowed(instr.code()) {
+    if instr.len() != case.bytes.len() || !codes::allowed(instr.code(), case.bits) {
         return false;
     }
-    let near = matches!(instr.op0_kind(), OpKind::NearBranch64);
+    let near = matches!(instr.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32);
     let target = instr.near_branch_target();
-    let into_itself = (case.rip..case.landing() + 5).contains(&target) && target != case.landing();
+    let into_itself = (case.rip..case.rip + case.code().len() as u64).contains(&target)
+        && target != case.landing();
     !(near && into_itself)
 }
 
@@ -139,6 +140,11 @@ fn fill(case: &mut Case, instr: &Instruction, place: Option<Place>, rng: &mut Rn
         patch(case, instr, place, rng);
     }
     correlate(case, instr, place, rng);
+    if case.bits == 32 {
+        for value in &mut case.gpr {
+            *value &= 0xFFFF_FFFF;
+        }
+    }
 }
 
 fn set(case: &mut Case, n: usize, value: u64) {
@@ -152,9 +158,9 @@ fn implied(case: &mut Case, instr: &Instruction, rng: &mut Rng) {
     for n in 0..instr.op_count() {
         let (register, short) = match instr.op_kind(n) {
             OpKind::MemorySegRSI => (RSI, false),
-            OpKind::MemorySegESI => (RSI, true),
+            OpKind::MemorySegESI => (RSI, case.bits == 64),
             OpKind::MemoryESRDI | OpKind::MemorySegRDI => (RDI, false),
-            OpKind::MemoryESEDI | OpKind::MemorySegEDI => (RDI, true),
+            OpKind::MemoryESEDI | OpKind::MemorySegEDI => (RDI, case.bits == 64),
             _ => continue,
         };
         let high = if short { rng.next() << 32 } else { 0 };
@@ -183,6 +189,7 @@ fn implied(case: &mut Case, instr: &Instruction, rng: &mut Rng) {
 
 fn segment_base(case: &Case, instr: &Instruction) -> u64 {
     match instr.memory_segment() {
+        _ if case.bits == 32 => 0,
         Register::FS => case.fs,
         Register::GS => case.gs,
         _ => 0,
@@ -209,6 +216,9 @@ fn solve(case: &mut Case, instr: &Instruction, place: Place, rng: &mut Rng) {
     let mut value = place.at.wrapping_sub(segment_base(case, instr)).wrapping_sub(offset);
     if index == Some(base) {
         value /= scale.wrapping_add(1).max(1);
+    }
+    if place.solved_by.size() == 2 {
+        value = value & 0xFFFF | rng.next() << 16;
     }
     if place.solved_by.size() == 4 {
         value = value & 0xFFFF_FFFF | rng.next() << 32;
@@ -330,7 +340,7 @@ mod tests {
         let never: Vec<_> = (0..count)
             .filter(|code| (0..60).all(|round| generator.make(code + round * count).is_none()))
             .map(|code| generator.codes()[code as usize])
-            .collect();
+            .collect::<Vec<_>>();
         assert_eq!(never, []);
     }
 }

@@ -18,30 +18,33 @@ fn nth(first: Register, n: u64) -> Register {
 }
 
 /// A random register of a class, if the kind is one of registers only.
-fn register(kind: Kind, rng: &mut Rng) -> Option<Register> {
+fn register(kind: Kind, bits: u32, rng: &mut Rng) -> Option<Register> {
+    let count = if bits == 64 { 16 } else { 8 };
     Some(match kind {
-        Kind::r8_reg | Kind::r8_opcode | Kind::r8_or_mem => nth(Register::AL, rng.below(20)),
+        Kind::r8_reg | Kind::r8_opcode | Kind::r8_or_mem => {
+            nth(Register::AL, rng.below(count + count / 4 - if bits == 64 { 0 } else { 2 }))
+        }
         Kind::r16_reg | Kind::r16_reg_mem | Kind::r16_rm | Kind::r16_opcode | Kind::r16_or_mem => {
-            nth(Register::AX, rng.below(16))
+            nth(Register::AX, rng.below(count))
         }
         Kind::r32_reg
         | Kind::r32_reg_mem
         | Kind::r32_rm
         | Kind::r32_opcode
         | Kind::r32_vvvv
-        | Kind::r32_or_mem => nth(Register::EAX, rng.below(16)),
+        | Kind::r32_or_mem => nth(Register::EAX, rng.below(count)),
         Kind::r64_reg
         | Kind::r64_reg_mem
         | Kind::r64_rm
         | Kind::r64_opcode
         | Kind::r64_vvvv
-        | Kind::r64_or_mem => nth(Register::RAX, rng.below(16)),
+        | Kind::r64_or_mem => nth(Register::RAX, rng.below(count)),
         Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => nth(Register::MM0, rng.below(8)),
         Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_vvvv | Kind::xmm_is4 | Kind::xmm_or_mem => {
-            nth(Register::XMM0, rng.below(16))
+            nth(Register::XMM0, rng.below(count))
         }
         Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_vvvv | Kind::ymm_is4 | Kind::ymm_or_mem => {
-            nth(Register::YMM0, rng.below(16))
+            nth(Register::YMM0, rng.below(count))
         }
         Kind::es => Register::ES,
         Kind::cs => Register::CS,
@@ -88,15 +91,23 @@ fn immediate(kind: Kind, rng: &mut Rng) -> Option<(OpKind, u64)> {
     })
 }
 
-/// String operands in one of their address sizes.
-fn string(kind: Kind, short: bool) -> Option<OpKind> {
-    Some(match (kind, short) {
-        (Kind::seg_rSI, false) => OpKind::MemorySegRSI,
-        (Kind::seg_rSI, true) => OpKind::MemorySegESI,
-        (Kind::es_rDI, false) => OpKind::MemoryESRDI,
-        (Kind::es_rDI, true) => OpKind::MemoryESEDI,
-        (Kind::seg_rDI, false) => OpKind::MemorySegRDI,
-        (Kind::seg_rDI, true) => OpKind::MemorySegEDI,
+/// Address size in bits, the shorter one of the mode or its own.
+fn width(bits: u32, short: bool) -> u32 {
+    if short { bits / 2 } else { bits }
+}
+
+/// String operands of an address size.
+fn string(kind: Kind, width: u32) -> Option<OpKind> {
+    Some(match (kind, width) {
+        (Kind::seg_rSI, 16) => OpKind::MemorySegSI,
+        (Kind::seg_rSI, 32) => OpKind::MemorySegESI,
+        (Kind::seg_rSI, _) => OpKind::MemorySegRSI,
+        (Kind::es_rDI, 16) => OpKind::MemoryESDI,
+        (Kind::es_rDI, 32) => OpKind::MemoryESEDI,
+        (Kind::es_rDI, _) => OpKind::MemoryESRDI,
+        (Kind::seg_rDI, 16) => OpKind::MemorySegDI,
+        (Kind::seg_rDI, 32) => OpKind::MemorySegEDI,
+        (Kind::seg_rDI, _) => OpKind::MemorySegRDI,
         _ => return None,
     })
 }
@@ -111,7 +122,7 @@ fn branch_target(rip: u64, rng: &mut Rng) -> u64 {
 }
 
 /// Builds an instruction; `None` if these choices don't fit together.
-pub(super) fn build(code: Code, rip: u64, rng: &mut Rng) -> Option<Built> {
+pub(super) fn build(code: Code, bits: u32, rip: u64, rng: &mut Rng) -> Option<Built> {
     let info = code.op_code();
     let mut instr = Instruction::default();
     instr.set_code(code);
@@ -121,8 +132,8 @@ pub(super) fn build(code: Code, rip: u64, rng: &mut Rng) -> Option<Built> {
     for n in 0..info.op_count() {
         let kind = info.op_kind(n);
         if or_memory(kind) && rng.chance(55) {
-            place = Some(memory::operand(&mut instr, n, rng));
-        } else if let Some(register) = register(kind, rng) {
+            place = Some(memory::operand(&mut instr, n, bits, rng));
+        } else if let Some(register) = register(kind, bits, rng) {
             instr.set_op_kind(n, OpKind::Register);
             instr.set_op_register(n, register);
         } else if let Some((kind, value)) = immediate(kind, rng) {
@@ -130,20 +141,30 @@ pub(super) fn build(code: Code, rip: u64, rng: &mut Rng) -> Option<Built> {
             instr.set_op_kind(n, if second { OpKind::Immediate8_2nd } else { kind });
             instr.set_immediate_u64(n, value);
             immediates += 1;
-        } else if let Some(kind) = string(kind, short) {
+        } else if let Some(kind) = string(kind, width(bits, short)) {
             instr.set_op_kind(n, kind);
         } else {
             match kind {
-                Kind::mem | Kind::sibmem => place = Some(memory::operand(&mut instr, n, rng)),
-                Kind::mem_offs => place = Some(memory::absolute(&mut instr, n, rng)),
+                Kind::mem | Kind::sibmem => place = Some(memory::operand(&mut instr, n, bits, rng)),
+                Kind::mem_offs => place = Some(memory::absolute(&mut instr, n, bits, rng)),
                 Kind::mem_vsib32x | Kind::mem_vsib64x => {
-                    place = Some(memory::vector_index(&mut instr, n, Register::XMM0, rng));
+                    place = Some(memory::vector_index(&mut instr, n, Register::XMM0, bits, rng));
                 }
                 Kind::mem_vsib32y | Kind::mem_vsib64y => {
-                    place = Some(memory::vector_index(&mut instr, n, Register::YMM0, rng));
+                    place = Some(memory::vector_index(&mut instr, n, Register::YMM0, bits, rng));
                 }
-                Kind::seg_rBX_al => place = Some(memory::table(&mut instr, n, short, rng)),
-                Kind::br16_1 | Kind::br32_1 | Kind::br64_1 | Kind::br32_4 | Kind::br64_4 => {
+                Kind::seg_rBX_al => {
+                    place = Some(memory::table(&mut instr, n, width(bits, short), rng))
+                }
+                Kind::br16_1 | Kind::br16_2 => {
+                    instr.set_op_kind(n, OpKind::NearBranch16);
+                    instr.set_near_branch16(branch_target(rip, rng) as u16);
+                }
+                Kind::br32_1 | Kind::br32_4 if bits == 32 => {
+                    instr.set_op_kind(n, OpKind::NearBranch32);
+                    instr.set_near_branch32(branch_target(rip, rng) as u32);
+                }
+                Kind::br32_1 | Kind::br64_1 | Kind::br32_4 | Kind::br64_4 => {
                     instr.set_op_kind(n, OpKind::NearBranch64);
                     instr.set_near_branch64(branch_target(rip, rng));
                 }
@@ -174,17 +195,19 @@ fn prefixes(instr: &mut Instruction, code: Code, rng: &mut Rng) {
                 | OpKind::MemorySegESI
                 | OpKind::MemorySegRDI
                 | OpKind::MemorySegEDI
+                | OpKind::MemorySegSI
+                | OpKind::MemorySegDI
         )
     });
     if has_memory && instr.segment_prefix() == Register::None && rng.chance(8) {
-        let segments = [Register::FS, Register::GS, Register::ES, Register::SS];
+        let segments = [Register::FS, Register::GS, Register::ES, Register::SS, Register::CS];
         instr.set_segment_prefix(rng.pick(&segments));
     }
 }
 
 /// The bytes of an instruction.
-pub(super) fn encode(instr: &Instruction, rip: u64) -> Option<Vec<u8>> {
-    let mut encoder = Encoder::new(64);
+pub(super) fn encode(instr: &Instruction, bits: u32, rip: u64) -> Option<Vec<u8>> {
+    let mut encoder = Encoder::new(bits);
     encoder.encode(instr, rip).ok()?;
     Some(encoder.take_buffer())
 }

@@ -10,7 +10,7 @@
 //! The process that does this is sacrificed for it: see `worker`.
 
 mod signals;
-pub(crate) mod trampoline;
+mod trampoline;
 
 use std::io;
 use std::ptr::null_mut;
@@ -18,8 +18,8 @@ use std::slice;
 
 use crate::case::{Case, Fault, Outcome, Patterns, VECTOR_BYTES, Vectors};
 use crate::layout::{
-    CODE, CODE_PAGES, DATA, DATA_PAGES, INT3, PAGE, READ_ONLY, STATE, TRAMPOLINE, WRITABLE_PAGES,
-    in_code,
+    CODE, CODE_PAGES, DATA, DATA_PAGES, INT3, PAGE, READ_ONLY, STATE, TRAMPOLINE, USER_CS32,
+    USER_DS, WRITABLE_PAGES, in_code,
 };
 
 /// General registers and what goes with them, as the trampoline stores them.
@@ -31,7 +31,9 @@ struct Registers {
     rip: u64,
     fs: u64,
     gs: u64,
-    _unused: [u64; 12],
+    /// RIP and a selector, for a far jump.
+    far: u64,
+    _unused: [u64; 11],
 }
 
 /// The page at [`STATE`]. The offsets are known to `trampoline`.
@@ -68,8 +70,11 @@ struct Own {
 pub struct Native {
     /// Code and data pages, writable, elsewhere in the address space.
     alias: *mut u8,
-    entry: extern "sysv64" fn(),
+    entry: Entry,
+    entry32: Entry,
 }
+
+type Entry = extern "sysv64" fn();
 
 const SHARED_PAGES: usize = CODE_PAGES + DATA_PAGES;
 
@@ -126,11 +131,16 @@ impl Native {
         let mut it = Self {
             alias: alias.cast(),
             // SAFETY: the trampoline begins with a function of this type.
-            entry: unsafe {
-                std::mem::transmute::<*const (), extern "sysv64" fn()>(TRAMPOLINE as *const ())
-            },
+            entry: unsafe { std::mem::transmute::<u64, Entry>(TRAMPOLINE) },
+            // SAFETY: and there is a second one.
+            entry32: unsafe { std::mem::transmute::<u64, Entry>(trampoline::ENTRY32) },
         };
         it.code().fill(INT3);
+        // SAFETY: 64-bit code does not look at DS and ES; 32-bit tests do.
+        unsafe {
+            std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) USER_DS,
+                options(nomem, nostack, preserves_flags));
+        }
         signals::install(parts.signal_entry, parts.finish)?;
         Ok(it)
     }
@@ -154,12 +164,7 @@ impl Native {
     pub fn run(&mut self, case: &Case, patterns: &Patterns) -> Outcome {
         patterns.apply(case, self.data());
         let at = case.rip.wrapping_sub(CODE) as usize;
-        let mut jump = [0xE9, 0, 0, 0, 0];
-        let distance = trampoline::EXIT.wrapping_sub(case.landing()).wrapping_sub(5) as u32;
-        if let Some(place) = jump.get_mut(1..) {
-            place.copy_from_slice(&distance.to_le_bytes());
-        }
-        let whole = [case.bytes.as_slice(), &jump].concat();
+        let whole = case.code();
         if let Some(place) = self.code().get_mut(at..at + whole.len()) {
             place.copy_from_slice(&whole);
         }
@@ -181,7 +186,8 @@ impl Native {
                 rip: case.rip,
                 fs: case.fs,
                 gs: case.gs,
-                _unused: [0; 12],
+                far: case.rip & 0xFFFF_FFFF | u64::from(USER_CS32) << 32,
+                _unused: [0; 11],
             };
             state.own.vectors = u64::from(case.vectors.is_some());
             if let Some(vectors) = &case.vectors
@@ -193,7 +199,11 @@ impl Native {
             state.own.signalled = 0;
             state.own.running = 1;
         }
-        (self.entry)();
+        if case.bits == 32 {
+            (self.entry32)();
+        } else {
+            (self.entry)();
+        }
         // SAFETY: as above.
         unsafe { (*Self::state()).own.running = 0 };
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Native, State};
 use crate::case::VECTOR_BYTES;
+use crate::layout::USER_CS64;
 
 const SIGNALS: [libc::c_int; 5] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
@@ -103,6 +104,10 @@ unsafe fn take(state: &mut State, context: &mut libc::ucontext_t) {
     }
     if let Some(rip) = registers.get_mut(libc::REG_RIP as usize) {
         *rip = FINISH.load(Ordering::Relaxed) as libc::greg_t;
+    }
+    // A 32-bit test is left for 64-bit code.
+    if let Some(selectors) = registers.get_mut(libc::REG_CSGSFS as usize) {
+        *selectors = *selectors & !0xFFFF | libc::greg_t::from(USER_CS64);
     }
     if let Some(flags) = registers.get_mut(libc::REG_EFL as usize) {
         *flags = 0x202;

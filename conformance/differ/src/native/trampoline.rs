@@ -3,10 +3,10 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-use crate::layout::{PAGE, STATE, TRAMPOLINE};
+use crate::layout::{EXIT, PAGE, STATE, TRAMPOLINE};
 
-/// Address of the exit, which tests jump to.
-pub(crate) const EXIT: u64 = TRAMPOLINE + 0x400;
+/// Address of the entry into 32-bit code.
+pub(super) const ENTRY32: u64 = TRAMPOLINE + 0x200;
 
 // Offsets in the state page (`super::State`).
 const INPUT: u64 = STATE;
@@ -16,6 +16,7 @@ const RFLAGS: u64 = 0x80;
 const RIP: u64 = 0x88;
 const FS: u64 = 0x90;
 const GS: u64 = 0x98;
+const FAR: u64 = 0xA0;
 const OWN_RSP: u64 = OWN;
 const OWN_FS: u64 = OWN + 0x08;
 const OWN_GS: u64 = OWN + 0x10;
@@ -41,7 +42,9 @@ pub(super) struct Parts {
 
 /// Assembles everything. Entry first, the exit at [`EXIT`].
 pub(super) fn assemble(handler: u64) -> Result<Parts, IcedError> {
-    let mut code = entry()?;
+    let mut code = entry(TRAMPOLINE)?;
+    code.resize((ENTRY32 - TRAMPOLINE) as usize, 0xCC);
+    code.extend(entry(ENTRY32)?);
     code.resize((EXIT - TRAMPOLINE) as usize, 0xCC);
     let exit = exit()?;
     let finish = EXIT + exit.len() as u64;
@@ -54,7 +57,7 @@ pub(super) fn assemble(handler: u64) -> Result<Parts, IcedError> {
 }
 
 /// Keeps our registers, loads the test's, jumps.
-fn entry() -> Result<Vec<u8>, IcedError> {
+fn entry(at: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     let mut no_vectors = a.create_label();
     for register in [rbx, rbp, r12, r13, r14, r15] {
@@ -80,8 +83,12 @@ fn entry() -> Result<Vec<u8>, IcedError> {
     for (n, register) in (0u64..).zip(REGISTERS) {
         a.mov(register, qword_ptr(INPUT + n * 8))?;
     }
-    a.jmp(qword_ptr(INPUT + RIP))?;
-    a.assemble(TRAMPOLINE)
+    if at == ENTRY32 {
+        a.jmp(fword_ptr(INPUT + FAR))?;
+    } else {
+        a.jmp(qword_ptr(INPUT + RIP))?;
+    }
+    a.assemble(at)
 }
 
 /// Stores the test's registers.

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, Mnemonic};
 use kasane_cpu::Gpr;
 use kasane_spec_x86::flags;
 
-use super::arith::szp;
+use super::arith::{add_flags, szp};
 use super::form::with;
 use crate::cpu::{Cpu, Stop};
 use crate::op::{Lowered, Op};
@@ -52,9 +52,12 @@ fn aam(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 
 fn aad(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let [al, ah] = cpu.get::<u16>(RAX).to_le_bytes();
-    let low = al.wrapping_add(ah.wrapping_mul(op.imm as u8));
+    let add = ah.wrapping_mul(op.imm as u8);
+    let low = al.wrapping_add(add);
     cpu.set(RAX, u16::from(low));
-    cpu.set_flags(flags::ARITHMETIC, szp::<u8>(u64::from(low)));
+    // OF, AF and CF are undefined; Intel's processors add.
+    let flags = add_flags::<u8>(u64::from(al), u64::from(add), u64::from(low));
+    cpu.set_flags(flags::ARITHMETIC, flags);
     Ok(())
 }
 

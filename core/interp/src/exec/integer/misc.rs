@@ -80,11 +80,14 @@ fn random<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 /// #BR if the signed index is outside the two bounds in memory.
 fn bound_check<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let at = cpu.ea(op);
-    let lower: T = cpu.read(op.mem.seg, at)?;
-    let upper: T = cpu.read(op.mem.seg, at.wrapping_add(T::SIZE as u64) & op.mem.mask)?;
     let signed = |v: T| sign_extend::<T>(v.to_u64()) as i64;
     let index = signed(cpu.get(op.a));
-    if index < signed(lower) || index > signed(upper) {
+    let lower: T = cpu.read(op.mem.seg, at)?;
+    if index < signed(lower) {
+        return Err(cpu.raise(vector::BR, None));
+    }
+    let upper: T = cpu.read(op.mem.seg, at.wrapping_add(T::SIZE as u64) & op.mem.mask)?;
+    if index > signed(upper) {
         return Err(cpu.raise(vector::BR, None));
     }
     Ok(())

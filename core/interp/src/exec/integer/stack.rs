@@ -46,19 +46,15 @@ fn pusha<T: Scalar>(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
 
 fn popa<T: Scalar>(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
     let size = T::SIZE as u64;
-    let mut values = [T::default(); 8];
-    for (i, value) in (0u64..).zip(&mut values) {
-        // SP's value is skipped.
-        if i != 3 {
-            *value = cpu.peek(i.wrapping_mul(size))?;
-        }
-    }
-    cpu.drop_stack(size.wrapping_mul(8));
-    for (n, value) in (0u8..8).rev().zip(values) {
+    for (i, n) in (0u64..).zip((0u8..8).rev()) {
+        // If a later read faults, the earlier registers have been written, as in Intel's
+        // processors; the stack pointer has not, so it can be started again.
+        let value: T = cpu.peek(i.wrapping_mul(size))?;
         if n != Gpr::Rsp as u8 {
             cpu.set(n, value);
         }
     }
+    cpu.drop_stack(size.wrapping_mul(8));
     Ok(())
 }
 

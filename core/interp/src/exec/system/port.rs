@@ -32,7 +32,6 @@ impl Cpu {
     }
     /// Whether the program may use these ports: IOPL, else the TSS's I/O permission map.
     fn check_port(&mut self, port: u16, size: AccessSize) -> Result<(), Stop> {
-        self.watch_port(port, size);
         let iopl = (self.state.rflags & flags::IOPL) >> flags::IOPL_SHIFT;
         if !self.protected() || (!self.v86() && u64::from(self.cpl()) <= iopl) {
             return Ok(());
@@ -68,6 +67,7 @@ pub(super) fn input(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let size = size_of(register.size());
     let port = port_of(cpu, op, 1);
     cpu.check_port(port, size)?;
+    cpu.watch_port(port, size);
     let value = cpu.ask(Exit::PortRead { port, size })?;
     if register.size() == 1 {
         cpu.set(Gpr::Rax as u8, value as u8);
@@ -83,6 +83,7 @@ pub(super) fn output(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let size = size_of(register.size());
     let port = port_of(cpu, op, 0);
     cpu.check_port(port, size)?;
+    cpu.watch_port(port, size);
     let value = (cpu.gpr(register_slot(register)) & size.mask()) as u32;
     cpu.ask(Exit::PortWrite { port, size, value })?;
     Err(Stop::Break)
@@ -143,6 +144,7 @@ pub(super) fn input_string(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if repeats(op) && cpu.reg(Gpr::Rcx) & mask == 0 {
         return Ok(());
     }
+    cpu.watch_port(port, size);
     let at = cpu.reg(Gpr::Rdi) & mask;
     cpu.probe_write(Seg::Es, at, u64::from(size.bytes()))?;
     let value = cpu.ask(Exit::PortRead { port, size })?;
@@ -189,6 +191,7 @@ pub(super) fn output_string(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if repeats(op) && cpu.reg(Gpr::Rcx) & mask == 0 {
         return Ok(());
     }
+    cpu.watch_port(port, size);
     let at = cpu.reg(Gpr::Rsi) & mask;
     let count = chunk(cpu, op, at, mask, size);
     let bytes = u64::from(size.bytes());
