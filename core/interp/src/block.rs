@@ -218,7 +218,8 @@ impl BlockCache {
             }
             len = decoder.position() as u64;
             if instr.is_invalid() {
-                instr.set_len(decoder.position().saturating_sub(start).min(15));
+                let rest = bytes.get(start..).unwrap_or_default();
+                instr.set_len(invalid_len(cpu, rest, decoder.position().saturating_sub(start)));
             }
             let ends = ends_block(&instr);
             instrs.push(instr);
@@ -266,7 +267,7 @@ impl BlockCache {
             if decoder.last_error() == DecoderError::NoMoreBytes {
                 return Err(cpu.gp(0));
             }
-            instr.set_len(decoder.position().min(15));
+            instr.set_len(invalid_len(cpu, whole, decoder.position()));
         }
         let len = decoder.position() as u64;
         Ok((alloc::vec![instr], len, Some(gpa)))
@@ -283,6 +284,20 @@ fn decoder_options(cpu: &Cpu) -> u32 {
         options |= DecoderOptions::NO_MPFX_0FBD;
     }
     options
+}
+
+/// The length of an instruction that the decoder calls invalid after `consumed` bytes: 15 only for
+/// one that is longer than that. The decoder gives up at 15 bytes for both reasons; without its
+/// first byte (a prefix, as no other instruction is so long) they differ.
+fn invalid_len(cpu: &Cpu, bytes: &[u8], consumed: usize) -> usize {
+    if consumed < 15 {
+        return consumed;
+    }
+    let rest = bytes.get(1..).unwrap_or_default();
+    let mut decoder = Decoder::new(cpu.mode.code as u32, rest, decoder_options(cpu));
+    let _ = decoder.decode();
+    let cut_off = decoder.last_error() == DecoderError::NoMoreBytes;
+    if cut_off || decoder.position() >= 15 { 15 } else { 14 }
 }
 
 fn ends_block(instr: &Instruction) -> bool {

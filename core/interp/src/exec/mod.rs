@@ -15,9 +15,9 @@ pub fn lower(instr: &Instruction) -> Option<Lowered> {
     integer::lower(instr).or_else(|| system::lower(instr)).or_else(|| vector::lower(instr))
 }
 
-/// What the decoder calls invalid: #UD. (More than 15 bytes fault where they are fetched.)
-pub fn invalid(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
-    Err(cpu.ud())
+/// What the decoder calls invalid: #UD, or #GP(0) for more than 15 bytes (see `block`).
+pub fn invalid(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if op.instr.len() >= 15 { Err(cpu.gp(0)) } else { Err(cpu.ud()) }
 }
 
 /// A valid instruction that we lack: #UD, counted.

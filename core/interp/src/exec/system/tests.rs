@@ -232,3 +232,18 @@ fn a_gate_that_is_not_there_names_itself() {
     assert_eq!((fault.vector, fault.error), (vector::GP, Some(0x40 << 3 | 2)));
     assert_eq!(it.cpu.state, before);
 }
+
+#[test]
+fn an_overlong_instruction_is_gp_and_an_unknown_one_of_15_bytes_is_ud() {
+    let long = |bytes: &[u8], opcode: &[u8]| [bytes, opcode].concat();
+    let cases = [
+        (long(&[0x66; 15], &[0x90]), vector::GP),
+        (long(&[0x3E; 15], &[0x0F, 0xFF]), vector::GP),
+        (long(&[0x3E; 13], &[0x0F, 0x04]), vector::UD),
+        (long(&[0x3E; 12], &[0x0F, 0x04]), vector::UD),
+    ];
+    for (bytes, expected) in cases {
+        let fault = TestCpu::code64(&bytes).step().unwrap_err();
+        assert_eq!(fault.vector, expected, "{bytes:02x?}");
+    }
+}
