@@ -287,17 +287,21 @@ fn decoder_options(cpu: &Cpu) -> u32 {
 }
 
 /// The length of an instruction that the decoder calls invalid after `consumed` bytes: 15 only for
-/// one that is longer than that. The decoder gives up at 15 bytes for both reasons; without its
-/// first byte (a prefix, as no other instruction is so long) they differ.
+/// one that is longer than that. The decoder gives up at 15 bytes for both reasons; without some
+/// of the prefixes, which such an instruction begins with, its length shows. The decoder takes one
+/// byte more than the opcode of what it doesn't know, so that an unknown opcode in the 15th byte
+/// is not taken for a longer one.
 fn invalid_len(cpu: &Cpu, bytes: &[u8], consumed: usize) -> usize {
     if consumed < 15 {
         return consumed;
     }
-    let rest = bytes.get(1..).unwrap_or_default();
+    const DROPPED: usize = 4;
+    let rest = bytes.get(DROPPED..).unwrap_or_default();
     let mut decoder = Decoder::new(cpu.mode.code as u32, rest, decoder_options(cpu));
-    let _ = decoder.decode();
+    let unknown = decoder.decode().is_invalid();
     let cut_off = decoder.last_error() == DecoderError::NoMoreBytes;
-    if cut_off || decoder.position() >= 15 { 15 } else { 14 }
+    let whole = decoder.position().saturating_add(DROPPED).saturating_sub(usize::from(unknown));
+    if cut_off || whole > 15 { 15 } else { 14 }
 }
 
 fn ends_block(instr: &Instruction) -> bool {

@@ -239,8 +239,8 @@ fn an_overlong_instruction_is_gp_and_an_unknown_one_of_15_bytes_is_ud() {
     let cases = [
         (long(&[0x66; 15], &[0x90]), vector::GP),
         (long(&[0x3E; 15], &[0x0F, 0xFF]), vector::GP),
-        (long(&[0x3E; 13], &[0x0F, 0x04]), vector::UD),
-        (long(&[0x3E; 12], &[0x0F, 0x04]), vector::UD),
+        (long(&[0x3E; 14], &[0x06]), vector::UD),
+        (long(&[0x3E; 12], &[0x06]), vector::UD),
     ];
     for (bytes, expected) in cases {
         let fault = TestCpu::code64(&bytes).step().unwrap_err();
