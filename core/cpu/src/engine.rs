@@ -59,7 +59,8 @@ pub trait Vcpu: Send {
     fn write(&mut self, set: StateSet, state: &CpuState);
     /// A handle that wakes this vCPU from any thread. A kick before `run` is never lost.
     fn kicker(&self) -> Arc<dyn Kick>;
-    /// Stop with `BudgetUsed` after so many instructions; `None` is without a bound.
+    /// Stop with `BudgetUsed` after so many instructions; `None` is without a bound. An exception
+    /// counts as one, so that handlers that do nothing but fault come to an end too.
     fn set_budget(&mut self, instructions: Option<u64>);
     /// Instructions retired since creation.
     fn instructions(&self) -> u64;
@@ -79,7 +80,8 @@ pub trait Vcpu: Send {
 /// What a debugger wants of a vCPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DebugControl {
-    /// Stop after each instruction.
+    /// Stop after each instruction. Maskable interrupts wait, so that a step goes to the next
+    /// instruction of the program and not into a handler; a halt still ends by them.
     pub single_step: bool,
     /// Linear addresses at which to stop before the instruction.
     pub breakpoints: alloc::vec::Vec<u64>,

@@ -164,7 +164,8 @@ impl InterpVcpu {
             let delivered = cpu.deliver_nmi();
             return self.after_delivery(delivered);
         }
-        if cpu.state.rflags & flags::IF != 0 && cpu.shadow == Shadow::None {
+        let held = cpu.debugger.single_step && cpu.state.activity == Activity::Running;
+        if cpu.state.rflags & flags::IF != 0 && cpu.shadow == Shadow::None && !held {
             if let Some(vector) = cpu.apic.ready() {
                 cpu.apic.acknowledge(vector);
                 cpu.state.activity = Activity::Running;
@@ -325,6 +326,10 @@ impl InterpVcpu {
                 cpu.replay.commit();
                 let fault = cpu.fault;
                 let delivered = cpu.deliver_exception(fault);
+                // A handler whose first instruction faults retires none, for ever: a fault counts
+                // as an instruction for the clock and the budget.
+                self.clock_check = self.clock_check.saturating_sub(1);
+                self.budget_end = self.budget_end.map(|end| end.saturating_sub(1));
                 self.after_delivery(delivered)
             }
             Stop::Exit => {
