@@ -283,6 +283,13 @@ impl<R: RawMutex> AddressSpace<R> {
         removed.map(|_| ()).ok_or(MapError::Unknown)
     }
 
+    /// Removes all mappings. Some devices hold the space that they are in (PCI moves BARs in it),
+    /// so who throws a board away breaks the circle here.
+    pub fn clear(&self) {
+        let all = core::mem::take(&mut *self.mappings.lock());
+        drop(all);
+    }
+
     /// Whether a device is mapped at `address`.
     #[must_use]
     pub fn device_at(&self, address: u64) -> Option<&'static str> {

@@ -112,6 +112,14 @@ pub struct Machine<R: RawMutex> {
     lock: PhantomData<R>,
 }
 
+impl<R: RawMutex> Drop for Machine<R> {
+    /// The PCI bus is on the address spaces, and holds them.
+    fn drop(&mut self) {
+        self.board.ports.clear();
+        self.board.memory.clear();
+    }
+}
+
 impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
     /// Makes a machine as firmware leaves it.
     ///

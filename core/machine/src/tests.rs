@@ -96,6 +96,22 @@ fn value(value: u64) -> Action {
 const RESUME: Action = Action::Enter(Entry::Resume);
 
 #[test]
+fn a_machine_that_is_dropped_leaves_nothing_behind() {
+    let (machine, home) = machine();
+    let home = {
+        let weak = Arc::downgrade(&home);
+        drop(home);
+        weak
+    };
+    let lived = home.upgrade().is_some();
+
+    drop(machine);
+
+    assert!(lived);
+    assert!(home.upgrade().is_none());
+}
+
+#[test]
 fn a_guest_finds_the_host_bridge() {
     let (machine, _) = machine();
 
