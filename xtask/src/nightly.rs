@@ -89,7 +89,8 @@ fn long_tests(workspace: &Workspace) -> Result<()> {
 fn fuzz_targets(workspace: &Workspace) -> Result<Vec<(PathBuf, String)>> {
     let places = workspace.packages.iter().map(|package| package.folder().to_owned());
     let mut targets = Vec::new();
-    for folder in places.chain([workspace.root.clone()]) {
+    let apart = [workspace.root.clone(), workspace.root.join("conformance")];
+    for folder in places.chain(apart) {
         let Ok(entries) = fs::read_dir(folder.join("fuzz").join("fuzz_targets")) else {
             continue;
         };
@@ -116,7 +117,7 @@ fn fuzz(folder: &std::path::Path, target: &str, seconds: u32) -> Result<()> {
     // By rustup's own name: the Cargo that runs this chore is the stable one.
     command::run(
         Command::new("cargo")
-            .args(["+nightly", "fuzz", "run", target, "--"])
+            .args(["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", target, "--"])
             .arg(format!("-max_total_time={seconds}"))
             .current_dir(folder)
             .env_remove("CARGO")
