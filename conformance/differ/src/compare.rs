@@ -73,6 +73,11 @@ impl Session {
         let (mut a, mut b) = (real.fault, ours.fault);
         forget_kernel_half(&mut a);
         forget_kernel_half(&mut b);
+        if undefined::address_in_page(instr) {
+            for fault in [&mut a, &mut b].into_iter().flatten() {
+                fault.address &= !(PAGE as u64 - 1);
+            }
+        }
         if a != b {
             out.push(format!("exception: real {}, ours {}", describe(a), describe(b)));
         }

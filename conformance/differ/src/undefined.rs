@@ -52,6 +52,11 @@ pub const RULES: &[Rule] = &[
     Rule { what: "AAA AAS", undefined: "OF SF ZF PF", source: "SDM vol. 2A, AAA, AAS" },
     Rule { what: "AAM AAD", undefined: "OF AF CF", source: "SDM vol. 2A, AAM, AAD" },
     Rule { what: "DAA DAS", undefined: "OF", source: "SDM vol. 2A, DAA, DAS" },
+    Rule {
+        what: "VMASKMOV VPMASKMOV MASKMOV",
+        undefined: "which address of the page is in CR2",
+        source: "SDM vol. 3A §4.7, vol. 2C, VMASKMOV",
+    },
     Rule { what: "BSWAP r16", undefined: "the result", source: "SDM vol. 2A, BSWAP" },
 ];
 
@@ -98,6 +103,22 @@ pub fn flags_at_fault(instr: &Instruction, case: &Case) -> u64 {
                 | Mnemonic::Cmpsq
         );
     if compares && case.gpr[1] > 4096 { kasane_spec_x86::flags::ARITHMETIC } else { 0 }
+}
+
+/// Whether only the page of CR2 is compared: which part of a masked operand the processor looks
+/// at first is its own business.
+#[must_use]
+pub fn address_in_page(instr: &Instruction) -> bool {
+    matches!(
+        instr.mnemonic(),
+        Mnemonic::Vmaskmovps
+            | Mnemonic::Vmaskmovpd
+            | Mnemonic::Vpmaskmovd
+            | Mnemonic::Vpmaskmovq
+            | Mnemonic::Maskmovq
+            | Mnemonic::Maskmovdqu
+            | Mnemonic::Vmaskmovdqu
+    )
 }
 
 /// Whether the destination register's value is undefined.

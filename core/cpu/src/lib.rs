@@ -17,5 +17,5 @@ pub mod vector_state;
 pub use engine::{EngineFault, Partition, Vcpu};
 pub use exit::{AccessSize, Entry, Exit};
 pub use segment::{DescriptorTable, Seg, SegmentRegister};
-pub use state::{Activity, CpuState, Gpr, StateSet};
+pub use state::{Activity, CpuState, Gpr, InterruptShadow, StateSet};
 pub use vector_state::VectorState;

@@ -6,12 +6,13 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::apic;
 use crate::segment::{DescriptorTable, SegmentRegister};
-use crate::state::{Activity, CpuState, Msrs};
+use crate::state::{Activity, CpuState, InterruptShadow, Msrs};
 use crate::vector_state::VectorState;
 
 /// Raised with every change of the form.
-const VERSION: u16 = 1;
+pub const VERSION: u16 = 1;
 
 /// What was read is no processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,8 @@ struct Form {
     ymm: [[u64; 4]; 16],
     pdpte: [u64; 4],
     activity: Activity,
-    interrupt_shadow: bool,
+    interrupt_shadow: InterruptShadow,
+    pending_debug: u64,
     nmi_blocked: bool,
     nmi_pending: bool,
     smm: bool,
@@ -105,6 +107,7 @@ pub fn save(state: &CpuState) -> Vec<u8> {
         pdpte,
         activity,
         interrupt_shadow,
+        pending_debug,
         nmi_blocked,
         nmi_pending,
         smm,
@@ -140,6 +143,7 @@ pub fn save(state: &CpuState) -> Vec<u8> {
         pdpte,
         activity,
         interrupt_shadow,
+        pending_debug,
         nmi_blocked,
         nmi_pending,
         smm,
@@ -160,6 +164,9 @@ pub fn restore(bytes: &[u8]) -> Result<CpuState, SavedError> {
         return Err(SavedError::Version { found: version });
     }
     let form: Form = postcard::from_bytes(rest).map_err(|_| SavedError::Malformed)?;
+    if !form.apic.is_empty() && apic::saved_cr8(&form.apic).is_none() {
+        return Err(SavedError::Malformed);
+    }
     let mut state = CpuState::reset(false);
     state.gpr = form.gpr;
     state.rip = form.rip;
@@ -179,6 +186,7 @@ pub fn restore(bytes: &[u8]) -> Result<CpuState, SavedError> {
     state.pdpte = form.pdpte;
     state.activity = form.activity;
     state.interrupt_shadow = form.interrupt_shadow;
+    state.pending_debug = form.pending_debug;
     state.nmi_blocked = form.nmi_blocked;
     state.nmi_pending = form.nmi_pending;
     state.smm = form.smm;
@@ -210,6 +218,8 @@ fn vector_of(form: &Form) -> VectorState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apic::{ApicBus, LocalApic};
+    use alloc::sync::Arc;
 
     fn busy_state() -> CpuState {
         let mut state = CpuState::reset(true);
@@ -219,11 +229,15 @@ mod tests {
         state.cr3 = 0x1234_5000;
         state.activity = Activity::Halted;
         state.nmi_pending = true;
+        state.interrupt_shadow = InterruptShadow::MovSs;
+        state.pending_debug = 0x4001;
         state.vector.set_st(3, [9; 10]);
         state.vector.set_ymm(7, [1, 2, 3, 4]);
         state.vector.set_fip(0x77);
         state.msrs.lstar = 42;
-        state.apic = alloc::vec![1, 2, 3];
+        let bus = Arc::new(ApicBus::new(1));
+        let mailbox = bus.mailbox(0).unwrap();
+        state.apic = LocalApic::new(0, bus, mailbox).save();
         state
     }
 
@@ -240,5 +254,13 @@ mod tests {
         let cut = (0..bytes.len()).filter(|n| restore(&bytes[..*n]).is_ok()).count();
         assert_eq!(cut, 0);
         assert_eq!(restore(&[9, 1, 2]), Err(SavedError::Version { found: 9 }));
+    }
+
+    #[test]
+    fn a_garbled_local_apic_is_an_error() {
+        let mut state = busy_state();
+        state.apic.truncate(20);
+
+        assert_eq!(restore(&save(&state)), Err(SavedError::Malformed));
     }
 }

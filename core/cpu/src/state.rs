@@ -45,6 +45,18 @@ pub enum Activity {
     Shutdown,
 }
 
+/// What holds interrupts (and traps) back for one instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InterruptShadow {
+    /// Nothing.
+    #[default]
+    None,
+    /// After STI: maskable interrupts wait.
+    Sti,
+    /// After MOV SS or POP SS: interrupts, NMI and debug traps wait.
+    MovSs,
+}
+
 /// A bit set of parts of the state; reading or writing costs only what is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateSet(u8);
@@ -159,8 +171,11 @@ pub struct CpuState {
     /// The four page-directory-pointer entries that PAE paging loads with CR3.
     pub pdpte: [u64; 4],
     pub activity: Activity,
-    /// STI or MOV SS was the last instruction: interrupts (and after MOV SS, debug traps) wait.
-    pub interrupt_shadow: bool,
+    /// Whether STI or MOV SS was the last instruction.
+    pub interrupt_shadow: InterruptShadow,
+    /// Debug traps that were met and wait to be delivered, as DR6's bits: behind the shadow of
+    /// MOV SS, or of the delivery of an interrupt.
+    pub pending_debug: u64,
     /// Inside an NMI handler, until IRET.
     pub nmi_blocked: bool,
     /// An NMI waits.
@@ -211,7 +226,8 @@ impl CpuState {
             vector: Box::default(),
             pdpte: [0; 4],
             activity: if bootstrap { Activity::Running } else { Activity::WaitForSipi },
-            interrupt_shadow: false,
+            interrupt_shadow: InterruptShadow::None,
+            pending_debug: 0,
             nmi_blocked: false,
             nmi_pending: false,
             smm: false,

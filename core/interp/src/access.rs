@@ -148,7 +148,8 @@ impl Cpu {
         }
         let base = self.mode.base.get(seg as usize).copied().unwrap_or(0);
         let va = base.wrapping_add(offset) & self.mode.linear_mask;
-        let aligned_to = if len.is_power_of_two() { len.min(16) } else { 1 };
+        // Operands of 16 bytes and more either must be aligned, which is #GP, or need not be.
+        let aligned_to = if matches!(len, 2 | 4 | 8) { len } else { 1 };
         if self.alignment_checked() && va & (aligned_to - 1) != 0 {
             if self.code64() && !Self::canonical(va) {
                 return Err(self.segment_fault(seg));
@@ -191,7 +192,8 @@ impl Cpu {
         }
     }
 
-    fn alignment_checked(&self) -> bool {
+    /// Whether #AC is on.
+    pub(crate) fn alignment_checked(&self) -> bool {
         use kasane_spec_x86::{control::cr0, flags};
         self.cpl() == 3 && self.flag(flags::AC) && self.state.cr0 & cr0::AM != 0
     }

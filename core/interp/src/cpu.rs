@@ -144,17 +144,7 @@ pub struct Cpu {
     pub passthrough: Option<kasane_passthrough::Passthrough>,
 }
 
-/// What holds interrupts (and traps) back for one instruction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shadow {
-    /// Nothing.
-    #[default]
-    None,
-    /// After STI: maskable interrupts wait.
-    Sti,
-    /// After MOV SS or POP SS: interrupts, NMI and debug traps wait.
-    MovSs,
-}
+pub use kasane_cpu::InterruptShadow as Shadow;
 
 impl Cpu {
     // --- exceptions -------------------------------------------------------------------------

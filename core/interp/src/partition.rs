@@ -13,6 +13,7 @@ use kasane_cpu::{
 };
 use kasane_memory::{Ram, SoftTlb, TlbClass};
 use kasane_ports::{Clock, Entropy, HeavyBarrier};
+use kasane_spec_x86::control::dr6;
 use spin::RwLock;
 
 use crate::cpu::{CodeSize, Cpu, Fault, Mode, Shadow};
@@ -101,6 +102,9 @@ impl InterpPartition {
     }
 }
 
+/// What can be pending: breakpoints, single step, task switch.
+const PENDING_DEBUG: u64 = 0xF | dr6::BS | dr6::BT;
+
 const NO_MODE: Mode = Mode {
     code: CodeSize::Bits16,
     cpl: 0,
@@ -164,7 +168,8 @@ impl Cpu {
         } else {
             alloc::vec::Vec::new()
         };
-        self.state.interrupt_shadow = self.shadow != Shadow::None;
+        self.state.interrupt_shadow = self.shadow;
+        self.state.pending_debug = self.debug_hits;
         copy_parts(set, &self.state, to);
     }
     /// Takes parts of the state over.
@@ -178,7 +183,8 @@ impl Cpu {
                 self.apic.restore(&self.state.apic);
             }
             self.apic.set_base(apic_mode(base), base & 0x000F_FFFF_FFFF_F000);
-            self.shadow = if from.interrupt_shadow { Shadow::Sti } else { Shadow::None };
+            self.shadow = from.interrupt_shadow;
+            self.debug_hits = from.pending_debug & PENDING_DEBUG;
         }
         self.tlb.flush_all();
         self.refresh_mode();
@@ -230,6 +236,7 @@ fn copy_parts(set: StateSet, from: &CpuState, to: &mut CpuState) {
         to.msrs = from.msrs.clone();
         to.activity = from.activity;
         to.interrupt_shadow = from.interrupt_shadow;
+        to.pending_debug = from.pending_debug;
         to.nmi_blocked = from.nmi_blocked;
         to.nmi_pending = from.nmi_pending;
         to.smm = from.smm;

@@ -22,6 +22,12 @@ pub struct Initramfs<'a> {
     pub terminal: Option<TerminalSize>,
 }
 
+/// The prompt of the guest of this name.
+#[must_use]
+pub fn prompt(hostname: &str) -> String {
+    format!("{hostname}# ")
+}
+
 /// What busybox's init does: once the set-up, then a shell on the console, again and again.
 const INITTAB: &str = "\
 ::sysinit:/etc/setup
@@ -69,9 +75,9 @@ impl Initramfs<'_> {
         });
         format!(
             "export PATH=/bin HOME=/root TERM=vt100\n\
-             export PS1='{}:\\w# '\n\
+             export PS1='{}'\n\
              cd /root\n{size}",
-            self.hostname
+            prompt(self.hostname)
         )
     }
 }

@@ -8,4 +8,4 @@ mod initramfs;
 
 pub use cpio::Archive;
 pub use debian::{Debian, FetchError, Package, Progress};
-pub use initramfs::{Initramfs, TerminalSize};
+pub use initramfs::{Initramfs, TerminalSize, prompt};

@@ -235,6 +235,9 @@ impl<'a> Session<'a> {
         self.announce(specification);
         let debugger = self.debugger(&vm, specification, lent)?;
         let _terminal = self.take_terminal()?;
+        if debugger.is_none() {
+            vm.control().resume();
+        }
         loop {
             self.stopper.aim(Some(Arc::clone(vm.control())));
             self.input.set(Some(Arc::clone(vm.machine())));
@@ -259,11 +262,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The first machine: one that was saved, or one at its kernel's entry.
+    /// The first machine: one that was saved, or one at its kernel's entry. It stands until
+    /// everything around it is ready.
     fn begin(&self, specification: &Specification, lent: &Lent) -> Result<VirtualMachine, Failure> {
         match &self.settings.restore {
             Some(path) => saving::restore(path, specification, lent),
-            None => self.start(specification, lent),
+            None => VirtualMachine::start_paused(specification, lent)
+                .map_err(|error| self.start_failure(error)),
         }
     }
 
@@ -429,6 +434,10 @@ impl<'a> Session<'a> {
     }
 
     fn say(&self, sentence: &str, reason: &str, status: ExitStatus) {
+        if self.is_interactive() && self.form == Form::Text {
+            // The guest's last line has no end.
+            eprintln!();
+        }
         let wanted = self.settings.stats == Statistics::Print;
         ending(self.form, sentence, reason, status, wanted.then_some(&self.statistics));
     }

@@ -33,8 +33,8 @@ pub(super) fn restore(
     let mut from = BufReader::with_capacity(MIB, file);
     VirtualMachine::start_saved(specification, lent, &mut from).map_err(|error| {
         let help = match &error {
-            LoadError::Form { .. } | LoadError::Read(_) => "name a machine that kasane has saved",
-            LoadError::State(_) | LoadError::Processor(_) | LoadError::Memory(_) => {
+            LoadError::Form(_) => "name a machine that kasane has saved",
+            LoadError::State(_) | LoadError::Processor(_) => {
                 "give the flags that the machine was saved with"
             }
             LoadError::Start(_) => "give the machine less of what the host lacks",

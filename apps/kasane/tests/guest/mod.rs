@@ -1,4 +1,5 @@
 //! Guests of a few instructions, as Multiboot images, and a folder to put them in.
+#![allow(dead_code)] // each file of tests uses some
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

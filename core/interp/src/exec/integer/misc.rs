@@ -86,7 +86,7 @@ fn bound_check<T: Scalar>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if index < signed(lower) {
         return Err(cpu.raise(vector::BR, None));
     }
-    let upper: T = cpu.read(op.mem.seg, at.wrapping_add(T::SIZE as u64) & op.mem.mask)?;
+    let upper: T = cpu.read(op.mem.seg, at.wrapping_add(T::SIZE as u64))?;
     if index > signed(upper) {
         return Err(cpu.raise(vector::BR, None));
     }

@@ -94,13 +94,10 @@ impl Cpu {
         self.misaligned(op, ea, alignment)
     }
 
-    /// The segment's own fault comes first.
+    /// The segment's own fault comes first, but not that of an address that is not canonical.
     #[cold]
     fn misaligned(&mut self, op: &Op, ea: u64, len: u64) -> Result<(), Stop> {
-        let va = self.linear(op.mem.seg, ea, len, Access::Read)?;
-        if self.code64() && !Self::canonical(va) {
-            return Err(self.segment_fault(op.mem.seg));
-        }
+        self.linear(op.mem.seg, ea, len, Access::Read)?;
         Err(self.gp(0))
     }
 }

@@ -3,6 +3,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 use kasane_cpu::VectorState;
+use kasane_cpu::paging::Access;
 use kasane_spec_x86::control::cr0;
 
 use super::checks::summarize;
@@ -37,6 +38,16 @@ pub(super) fn lower(instr: &Instruction) -> Option<Lowered> {
 enum Width {
     Bits16,
     Bits32,
+}
+
+impl Width {
+    /// Bytes of an element, for the alignment check.
+    fn unit(self) -> u64 {
+        match self {
+            Self::Bits16 => 2,
+            Self::Bits32 => 4,
+        }
+    }
 }
 
 fn wait(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
@@ -78,6 +89,12 @@ pub(super) fn enter_mmx(v: &mut VectorState) {
     rotate(v, 0);
     v.set_fsw(v.fsw() & !0x3800);
     v.set_ftw(0xFF);
+}
+
+/// What an MMX store that faults leaves behind on Intel's processors: TOP is zero already.
+pub(super) fn leave_top(v: &mut VectorState) {
+    rotate(v, 0);
+    v.set_fsw(v.fsw() & !0x3800);
 }
 
 /// FNINIT. The registers' contents stay.
@@ -197,6 +214,7 @@ fn store_environment(cpu: &mut Cpu, op: &Op, width: Width) -> Result<(), Stop> {
         Width::Bits32 => ENV_32,
     };
     let ea = cpu.ea(op);
+    cpu.check_image(op, ea, (width.unit(), len as u64), Access::Write)?;
     cpu.write_bytes(op, ea, image.get(..len).unwrap_or_default())?;
     // All exceptions are masked afterwards, so none is pending.
     let v = &mut cpu.state.vector;
@@ -217,6 +235,8 @@ fn save(cpu: &mut Cpu, op: &Op, width: Width) -> Result<(), Stop> {
         put(&mut image, env + 10 * usize::from(i), &cpu.state.vector.st(i));
     }
     let ea = cpu.ea(op);
+    let len = (env + REGISTERS) as u64;
+    cpu.check_image(op, ea, (width.unit(), len), Access::Write)?;
     cpu.write_bytes(op, ea, image.get(..env + REGISTERS).unwrap_or_default())?;
     initialize(&mut cpu.state.vector);
     Ok(())
@@ -228,6 +248,7 @@ fn load(cpu: &mut Cpu, op: &Op, width: Width, len: usize) -> Result<(), Stop> {
     cpu.check_pending()?;
     let mut buffer = [0; ENV_32 + REGISTERS];
     let ea = cpu.ea(op);
+    cpu.check_image(op, ea, (width.unit(), len as u64), Access::Read)?;
     if let Some(part) = buffer.get_mut(..len) {
         cpu.read_bytes(op, ea, part)?;
     }

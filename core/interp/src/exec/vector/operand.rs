@@ -1,5 +1,8 @@
 //! Registers and memory operands of the vector group.
 
+use iced_x86::Mnemonic;
+use kasane_cpu::paging::Access;
+
 use crate::cpu::{Cpu, Stop};
 use crate::op::Op;
 
@@ -41,15 +44,48 @@ impl Cpu {
         self.state.vector.set_ymm(n, [a, b, 0, 0]);
     }
 
-    /// The offset `more` bytes into the memory operand at `ea`.
+    /// The offset `more` bytes into the memory operand at `ea`: only the operand's beginning is
+    /// cut to the address size.
     #[inline(always)]
-    pub(super) fn within(op: &Op, ea: u64, more: u64) -> u64 {
-        ea.wrapping_add(more) & op.mem.mask
+    pub(super) fn within(_op: &Op, ea: u64, more: u64) -> u64 {
+        ea.wrapping_add(more)
+    }
+
+    /// Checks that the end of an operand that is accessed in parts is as canonical as its
+    /// beginning.
+    #[inline(always)]
+    pub(super) fn check_end(&mut self, op: &Op, ea: u64, len: u64) -> Result<(), Stop> {
+        if self.code64() {
+            let base = self.mode.base.get(op.mem.seg as usize).copied().unwrap_or(0);
+            let va = base.wrapping_add(ea);
+            let end = va.wrapping_add(len.wrapping_sub(1));
+            if (va ^ end) >> 47 != 0 && !Self::canonical(end) {
+                return Err(self.segment_fault(op.mem.seg));
+            }
+        }
+        Ok(())
+    }
+
+    /// The checks of an operand that is a structure: #AC by its elements of `unit` bytes, then
+    /// its first and last byte, as Intel's processors do it.
+    pub(super) fn check_image(
+        &mut self,
+        op: &Op,
+        ea: u64,
+        (unit, len): (u64, u64),
+        access: Access,
+    ) -> Result<(), Stop> {
+        let va = self.linear(op.mem.seg, ea, unit, access)?;
+        self.probe_linear(op.mem.seg, va, unit, access, self.mode.data)?;
+        let last = Self::within(op, ea, len.wrapping_sub(1));
+        let va = self.linear(op.mem.seg, last, 1, access)?;
+        self.probe_linear(op.mem.seg, va, 1, access, self.mode.data)
     }
 
     /// Reads the 32 bytes of a memory operand.
     #[inline(always)]
     pub(super) fn read_256(&mut self, op: &Op, ea: u64) -> Result<Ymm, Stop> {
+        self.check_end(op, ea, 32)?;
         let low: u128 = self.read(op.mem.seg, ea)?;
         let high: u128 = self.read(op.mem.seg, Self::within(op, ea, 16))?;
         let ([a, b], [c, d]) = (split(low), split(high));
@@ -79,14 +115,25 @@ impl Cpu {
         self.probe_write(op.mem.seg, ea, len)
     }
 
+    /// The parts of an operand are not what #AC looks at; bytes never raise it.
+    fn bytewise(&self, op: &Op, len: usize) -> bool {
+        let in_parts = piece(len) != len && len != 10;
+        let lax = matches!(op.instr.mnemonic(), Mnemonic::Vcvtps2ph | Mnemonic::Vcvtph2ps);
+        (in_parts || lax) && self.alignment_checked()
+    }
+
     /// Reads a memory operand of `len` bytes (at most 64) in pieces of up to 16.
     pub(super) fn read_bytes(&mut self, op: &Op, ea: u64, out: &mut [u8]) -> Result<(), Stop> {
         let seg = op.mem.seg;
         let mut at = 0u64;
+        if out.len() > 16 {
+            self.check_end(op, ea, out.len() as u64)?;
+        }
+        let bytewise = self.bytewise(op, out.len());
         let mut rest = out;
         while !rest.is_empty() {
             let from = Self::within(op, ea, at);
-            let n = piece(rest.len());
+            let n = if bytewise { 1 } else { piece(rest.len()) };
             let bytes = match n {
                 16 => self.read::<u128>(seg, from)?.to_le_bytes(),
                 8 => u128::from(self.read::<u64>(seg, from)?).to_le_bytes(),
@@ -107,14 +154,16 @@ impl Cpu {
     /// Writes a memory operand in pieces of up to 16 bytes, all or none.
     pub(super) fn write_bytes(&mut self, op: &Op, ea: u64, bytes: &[u8]) -> Result<(), Stop> {
         let seg = op.mem.seg;
-        if piece(bytes.len()) != bytes.len() {
+        // An 80-bit store is one of eight bytes and one of two, also if the second faults.
+        if piece(bytes.len()) != bytes.len() && bytes.len() != 10 {
             self.probe_write(seg, ea, bytes.len() as u64)?;
         }
         let mut at = 0u64;
+        let bytewise = self.bytewise(op, bytes.len());
         let mut rest = bytes;
         while !rest.is_empty() {
             let to = Self::within(op, ea, at);
-            let n = piece(rest.len());
+            let n = if bytewise { 1 } else { piece(rest.len()) };
             let Some((head, tail)) = rest.split_at_checked(n) else { break };
             let mut whole = [0u8; 16];
             for (slot, byte) in whole.iter_mut().zip(head) {

@@ -7,6 +7,7 @@ use kasane_passthrough::{
 
 use crate::cpu::{Cpu, Stop};
 use crate::exec::missing;
+use crate::exec::vector::fpu::leave_top;
 use crate::op::{Lowered, Op};
 
 /// The handler of an instruction that may be passed through, as far as can be told by its
@@ -112,6 +113,7 @@ fn pass(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
             if operand.alignment > 1 {
                 cpu.check_aligned(op, ea, u64::from(operand.alignment))?;
             }
+
             match operand.direction {
                 Direction::Read => {
                     if let Some(bytes) = scratch.0.get_mut(..usize::from(operand.size)) {
@@ -136,7 +138,6 @@ fn store(
     (ea, operand): (u64, Operand),
 ) -> Result<(), Stop> {
     let v = &cpu.state.vector;
-    let mxcsr = v.mxcsr();
     let image = match prepared.unit() {
         Unit::X87 | Unit::Mmx => Some((v.fx, v.fcs, v.fds)),
         Unit::Sse | Unit::Avx => None,
@@ -147,13 +148,14 @@ fn store(
     }
     let bytes = scratch.0.get(..usize::from(operand.size)).unwrap_or_default();
     let written = cpu.write_bytes(op, ea, bytes);
-    if written.is_err() {
-        match image {
-            Some((fx, fcs, fds)) => {
-                let v = &mut cpu.state.vector;
-                (v.fx, v.fcs, v.fds) = (fx, fcs, fds);
-            }
-            None => cpu.state.vector.set_mxcsr(mxcsr),
+    // MXCSR's flags stay: that is how VCVTPS2PH behaves on Intel's processors.
+    if written.is_err()
+        && let Some((fx, fcs, fds)) = image
+    {
+        let v = &mut cpu.state.vector;
+        (v.fx, v.fcs, v.fds) = (fx, fcs, fds);
+        if written == Err(Stop::Fault) && prepared.unit() == Unit::Mmx {
+            leave_top(v);
         }
     }
     written
