@@ -6,6 +6,12 @@
 //!
 //! Receiving has back-pressure: the home asks how many bytes fit. Bytes come in at the speed at
 //! which the guest takes them; an overrun happens in loopback only.
+//!
+//! They also wait until the guest *listens*. A driver empties the FIFOs when it opens the port, so
+//! what came in before would be lost, and input from a pipe is there before the guest is. It
+//! listens once its receive interrupt is on and it asserts RTS, as a line with hardware flow
+//! control has it; or without RTS, once the set-up has rested for a while; or when it polls the
+//! line status again and again with nothing to send.
 
 use alloc::collections::VecDeque;
 
@@ -19,6 +25,11 @@ use crate::socket::{Access, Chip, Effects};
 
 /// Wire 0: the interrupt.
 const INTR: u32 = 1;
+/// So many looks at the line status without a byte sent are polling for input. Sending takes two
+/// or three, as the transmitter is always empty.
+const POLLS: u8 = 8;
+/// A driver that interrupts without RTS listens when its set-up has rested for so long.
+const SETTLE_NS: u64 = 10_000_000;
 
 /// What a UART does beyond its wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +58,12 @@ pub struct Uart {
     pub(super) timeout_pending: bool,
     /// When the receiver's time-out comes.
     pub(super) timeout_ns: Option<u64>,
+    /// Looks at the line status in a row, up to `POLLS`.
+    pub(super) polls: u8,
+    /// When the set-up counts as done.
+    pub(super) settle_ns: Option<u64>,
+    /// It is.
+    pub(super) settled: bool,
 }
 
 impl Default for Uart {
@@ -65,6 +82,9 @@ impl Default for Uart {
             transmitter_pending: false,
             timeout_pending: false,
             timeout_ns: None,
+            polls: 0,
+            settle_ns: None,
+            settled: false,
         }
     }
 }
@@ -106,11 +126,26 @@ impl Uart {
         4 * bits * 16 * u64::from(self.divisor.max(1)) * 1_000_000_000 / CLOCK_HZ
     }
 
+    /// Whether the guest wants input (see the module's head).
+    fn listens(&self) -> bool {
+        let driven = self.ier().contains(Ier::RECEIVED);
+        driven && (self.mcr().contains(Mcr::RTS) || self.settled) || self.polls >= POLLS
+    }
+
+    /// A register of the set-up was written.
+    fn set_up(&mut self, now_ns: u64) {
+        self.polls = 0;
+        let driven = self.ier().contains(Ier::RECEIVED);
+        self.settled &= driven;
+        let waits = driven && !self.settled && !self.mcr().contains(Mcr::RTS);
+        self.settle_ns = waits.then(|| now_ns.saturating_add(SETTLE_NS));
+    }
+
     /// How many bytes the receiver takes now.
     #[must_use]
     pub fn room(&self) -> usize {
         // In loopback the line's input is cut off; bytes wait outside.
-        if self.mcr().contains(Mcr::LOOP) {
+        if self.mcr().contains(Mcr::LOOP) || !self.listens() {
             return 0;
         }
         self.capacity().saturating_sub(self.received.len())
@@ -150,6 +185,10 @@ impl Uart {
         if self.timeout_ns.is_some_and(|at| at <= now_ns) {
             self.timeout_ns = None;
             self.timeout_pending = true;
+        }
+        if self.settle_ns.is_some_and(|at| at <= now_ns) {
+            self.settle_ns = None;
+            self.settled = true;
         }
     }
 
@@ -197,6 +236,9 @@ impl Uart {
             effects.pulses |= INTR;
         }
         self.transmitter_pending = true;
+        if self.polls < POLLS {
+            self.polls = 0;
+        }
         if self.mcr().contains(Mcr::LOOP) {
             self.take_in(byte, now_ns);
         } else {
@@ -213,14 +255,13 @@ impl Uart {
         }
     }
 
-    fn write_fcr(&mut self, value: u8, effects: &mut Effects<UartEffect>) {
+    fn write_fcr(&mut self, value: u8) {
         let new = Fcr::from_bits_retain(value);
         let toggled = new.contains(Fcr::ENABLE) != self.fifos_on();
         if toggled || (new.contains(Fcr::ENABLE) && new.contains(Fcr::RESET_RECEIVER)) {
             self.received.clear();
             self.timeout_ns = None;
             self.timeout_pending = false;
-            effects.push(UartEffect::Room);
         }
         self.fcr = if new.contains(Fcr::ENABLE) {
             (new & (Fcr::ENABLE | Fcr::DMA_MODE | Fcr::TRIGGER)).bits()
@@ -258,11 +299,24 @@ impl Uart {
         self.msr = (lines | deltas).bits();
     }
 
-    fn write_mcr(&mut self, value: u8, effects: &mut Effects<UartEffect>) {
-        let was_loop = self.mcr().contains(Mcr::LOOP);
+    fn write_mcr(&mut self, value: u8) {
         self.mcr = value & Mcr::WRITABLE.bits();
         self.update_modem();
-        if was_loop && !self.mcr().contains(Mcr::LOOP) {
+    }
+
+    fn read_line_status(&mut self) -> u8 {
+        let value = self.line_status();
+        self.errors = 0;
+        if !value.contains(Lsr::DATA_READY) {
+            self.polls = self.polls.saturating_add(1).min(POLLS);
+        }
+        value.bits()
+    }
+
+    /// Tells the home when there is room and was none.
+    fn tell_room(&self, before: usize, effects: &mut Effects<UartEffect>) {
+        let told = effects.list.contains(&UartEffect::Room);
+        if before == 0 && self.room() > 0 && !told {
             effects.push(UartEffect::Room);
         }
     }
@@ -273,6 +327,7 @@ impl Chip for Uart {
     const NAME: &'static str = "serial";
 
     fn read(&mut self, access: Access, effects: &mut Effects<UartEffect>) -> u64 {
+        let room = self.room();
         self.sync(access.now_ns);
         let [divisor_low, divisor_high] = self.divisor.to_le_bytes();
         let value = match access.offset {
@@ -290,11 +345,7 @@ impl Chip for Uart {
             }
             LCR => self.lcr,
             MCR => self.mcr,
-            LSR => {
-                let value = self.line_status().bits();
-                self.errors = 0;
-                value
-            }
+            LSR => self.read_line_status(),
             MSR => {
                 let value = self.msr;
                 self.msr &= !Msr::DELTAS.bits();
@@ -303,10 +354,12 @@ impl Chip for Uart {
             SCR => self.scratch,
             _ => 0xFF,
         };
+        self.tell_room(room, effects);
         u64::from(value)
     }
 
     fn write(&mut self, access: Access, value: u64, effects: &mut Effects<UartEffect>) {
+        let room = self.room();
         self.sync(access.now_ns);
         let value = value as u8;
         let [divisor_low, divisor_high] = self.divisor.to_le_bytes();
@@ -319,13 +372,17 @@ impl Chip for Uart {
                 self.divisor = u16::from_le_bytes([divisor_low, value]);
             }
             IER => self.write_ier(value),
-            IIR_FCR => self.write_fcr(value, effects),
+            IIR_FCR => self.write_fcr(value),
             LCR => self.lcr = value,
-            MCR => self.write_mcr(value, effects),
+            MCR => self.write_mcr(value),
             SCR => self.scratch = value,
             // The status registers are written in the factory only.
             _ => {}
         }
+        if matches!(access.offset, IER | IIR_FCR | LCR | MCR) {
+            self.set_up(access.now_ns);
+        }
+        self.tell_room(room, effects);
     }
 
     fn levels(&self) -> u32 {
@@ -335,11 +392,14 @@ impl Chip for Uart {
     }
 
     fn next_deadline_ns(&self) -> Option<u64> {
-        self.timeout_ns.filter(|_| self.ier().contains(Ier::RECEIVED))
+        let timeout = self.timeout_ns.filter(|_| self.ier().contains(Ier::RECEIVED));
+        timeout.into_iter().chain(self.settle_ns).min()
     }
 
-    fn advance(&mut self, now_ns: u64, _effects: &mut Effects<UartEffect>) {
+    fn advance(&mut self, now_ns: u64, effects: &mut Effects<UartEffect>) {
+        let room = self.room();
         self.sync(now_ns);
+        self.tell_room(room, effects);
     }
 
     fn save(&self, name: &str) -> Section {

@@ -131,7 +131,59 @@ fn input_has_back_pressure() {
     assert_eq!(uart.receive(&[7; 40], 0), 1);
     assert_eq!(inb(&mut uart, LSR) & 2, 0, "nothing was lost");
     let mut plain = Uart::default();
+    outb(&mut plain, MCR, 0x0B);
+    outb(&mut plain, IER, 0x01);
     assert_eq!(plain.receive(&[7; 40], 0), 1, "without FIFOs there is one place");
+}
+
+#[test]
+fn input_waits_until_a_driver_has_opened_the_port() {
+    // The order of accesses of Linux' 8250 driver: set-up, FIFOs emptied, RTS last.
+    let mut uart = Uart::default();
+    assert_eq!(uart.receive(b"early", 0), 0);
+    for fcr in [0x01, 0x07, 0x00] {
+        outb(&mut uart, IIR_FCR, fcr);
+    }
+    outb(&mut uart, MCR, 0x08);
+    outb(&mut uart, IER, 0x05);
+    outb(&mut uart, IIR_FCR, 0x81);
+    assert_eq!(uart.receive(b"early", 0), 0);
+    assert_eq!(outb(&mut uart, MCR, 0x0B), [UartEffect::Room]);
+    assert_eq!(uart.receive(b"early", 0), 5);
+    outb(&mut uart, IER, 0);
+    assert_eq!(uart.room(), 0, "closed again");
+}
+
+#[test]
+fn a_driver_without_rts_gets_input_when_its_set_up_rests() {
+    let mut uart = Uart::default();
+    outb(&mut uart, MCR, 0x08);
+    outb(&mut uart, IER, 0x01);
+    let deadline = uart.next_deadline_ns().unwrap();
+    assert_eq!(uart.room(), 0);
+    let mut effects = Effects::default();
+    uart.advance(deadline, &mut effects);
+    assert_eq!(effects.list, [UartEffect::Room]);
+    assert_eq!((uart.room(), uart.next_deadline_ns()), (1, None));
+}
+
+#[test]
+fn a_guest_that_polls_gets_input_and_one_that_only_sends_does_not() {
+    let mut uart = Uart::default();
+    for _ in 0..20 {
+        assert_eq!([(); 3].map(|()| inb(&mut uart, LSR)), [0x60; 3]);
+        outb(&mut uart, DATA, b'.');
+    }
+    assert_eq!(uart.room(), 0);
+    let mut effects = Effects::default();
+    for _ in 0..8 {
+        uart.read(at(LSR, 0), &mut effects);
+    }
+    assert_eq!(effects.list, [UartEffect::Room]);
+    assert_eq!(uart.receive(b"x", 0), 1);
+    assert_eq!(inb(&mut uart, DATA), b'x');
+    outb(&mut uart, DATA, b'x');
+    assert_eq!(uart.room(), 1, "an echo doesn't end it");
 }
 
 #[test]
