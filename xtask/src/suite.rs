@@ -22,6 +22,7 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     gates::size(workspace)?;
     guests::everything(workspace)?;
     gates::clippy()?;
+    gates::documentation()?;
     gates::no_std(workspace)?;
     gates::windows()?;
     release()?;

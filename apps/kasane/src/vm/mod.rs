@@ -121,7 +121,7 @@ pub enum End {
         /// As it was then.
         state: Box<CpuState>,
     },
-    /// Somebody called [`VirtualMachine::stop`].
+    /// Somebody asked for it, by [`Control::end`].
     Stopped,
     /// The engine or the program is wrong.
     Fault(String),

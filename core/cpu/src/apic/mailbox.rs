@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use kasane_ports::Kick;
 use spin::RwLock;
 
-/// Bits of [`Mailbox::events`].
+/// Bits of `Mailbox::events`.
 pub mod events {
     /// Bits were set in the mailbox's IRR.
     pub const INTERRUPT: u32 = 1 << 0;
