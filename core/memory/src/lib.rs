@@ -16,6 +16,8 @@
 //! lines; a hit raises the version, and blocks compare versions when they are entered.
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod port;
 mod ram;

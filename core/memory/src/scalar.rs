@@ -128,17 +128,13 @@ impl Scalar for u128 {
     }
     #[inline(always)]
     unsafe fn load(ptr: *const u8) -> Self {
-        // SAFETY: both halves are inside the 16 bytes that the caller made valid. The manual does
-        // not promise that 16-byte vector loads are atomic (SDM vol. 3A §8.1.1), so halves do.
-        unsafe { u128::from(u64::load(ptr)) | u128::from(u64::load(ptr.add(8))) << 64 }
+        // SAFETY: passed on.
+        unsafe { wide::load(ptr) }
     }
     #[inline(always)]
     unsafe fn store(ptr: *mut u8, value: Self) {
-        // SAFETY: as in `load`.
-        unsafe {
-            u64::store(ptr, value as u64);
-            u64::store(ptr.add(8), (value >> 64) as u64);
-        }
+        // SAFETY: passed on.
+        unsafe { wide::store(ptr, value) }
     }
     #[inline(always)]
     unsafe fn compare_exchange(ptr: *mut u8, current: Self, new: Self) -> Self {
@@ -160,6 +156,54 @@ impl Scalar for u128 {
     }
 }
 
+/// One vector access: on a processor with AVX it is atomic if its address is aligned (SDM vol. 3A
+/// §9.1.1), and guests that see AVX rely on that.
+#[cfg(target_feature = "sse2")]
+mod wide {
+    use core::arch::x86_64::__m128i;
+
+    #[inline(always)]
+    pub(super) unsafe fn load(ptr: *const u8) -> u128 {
+        let value: __m128i;
+        // SAFETY: 16 bytes that the caller made valid, at any alignment.
+        unsafe {
+            core::arch::asm!("movups {value}, [{ptr}]", ptr = in(reg) ptr,
+                value = out(xmm_reg) value, options(nostack, preserves_flags, readonly));
+            core::mem::transmute(value)
+        }
+    }
+    #[inline(always)]
+    pub(super) unsafe fn store(ptr: *mut u8, value: u128) {
+        // SAFETY: as in `load`.
+        unsafe {
+            let value: __m128i = core::mem::transmute(value);
+            core::arch::asm!("movups [{ptr}], {value}", ptr = in(reg) ptr,
+                value = in(xmm_reg) value, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Where the compiler may not touch vector registers, because they are the guest's: two halves,
+/// each atomic.
+#[cfg(not(target_feature = "sse2"))]
+mod wide {
+    use super::Scalar;
+
+    #[inline(always)]
+    pub(super) unsafe fn load(ptr: *const u8) -> u128 {
+        // SAFETY: both halves are inside the 16 bytes that the caller made valid.
+        unsafe { u128::from(u64::load(ptr)) | u128::from(u64::load(ptr.add(8))) << 64 }
+    }
+    #[inline(always)]
+    pub(super) unsafe fn store(ptr: *mut u8, value: u128) {
+        // SAFETY: as in `load`.
+        unsafe {
+            u64::store(ptr, value as u64);
+            u64::store(ptr.add(8), (value >> 64) as u64);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +218,35 @@ mod tests {
         };
         assert_eq!(value, 0x1122_3344_5566_7788);
         assert_eq!(buf[3], 0x88);
+    }
+
+    #[test]
+    fn sixteen_aligned_bytes_are_never_seen_half_written() {
+        #[repr(align(16))]
+        struct Shared(core::cell::UnsafeCell<[u8; 16]>);
+        // SAFETY: all accesses are the ones under test, which are atomic.
+        unsafe impl Sync for Shared {}
+        fn pointer(shared: &Shared) -> *mut u8 {
+            shared.0.get().cast()
+        }
+        let shared = &Shared(core::cell::UnsafeCell::new([0; 16]));
+        let torn = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0..200_000u64 {
+                    let value = u128::from(i) << 64 | u128::from(i);
+                    // SAFETY: 16 valid bytes.
+                    unsafe { u128::store(pointer(shared), value) };
+                }
+            });
+            // SAFETY: 16 valid bytes.
+            let read = || unsafe { u128::load(pointer(shared)) };
+            (0..200_000)
+                .map(|_| read())
+                .filter(|value| (value >> 64) as u64 != *value as u64)
+                .count()
+        });
+
+        assert_eq!(torn, 0);
     }
 
     #[test]
