@@ -422,6 +422,11 @@ impl Vcpu for InterpVcpu {
         if self.cpu.mailbox.pending() != 0 {
             return true;
         }
+        if self.cpu.state.activity == Activity::WaitForSipi {
+            // Only INIT and a start-up IPI end this, and they come by the mailbox. An NMI waits
+            // (SDM vol. 3C §25.2 "wait-for-SIPI").
+            return false;
+        }
         let now = self.cpu.clock.now_ns();
         self.cpu.apic.advance(now);
         let interrupts = self.cpu.state.rflags & flags::IF != 0;

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use kasane_cpu::apic::ApicBus;
+use kasane_cpu::apic::{ApicBus, events};
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, FeatureSet};
 use kasane_cpu::engine::DebugControl;
-use kasane_cpu::{CpuState, Entry, Exit, Partition, SegmentRegister, StateSet, Vcpu};
+use kasane_cpu::{Activity, CpuState, Entry, Exit, Partition, SegmentRegister, StateSet, Vcpu};
 use kasane_interp::{InterpConfig, InterpPartition};
 use kasane_memory::{GuestMemory, Ram, RamSlot};
 use kasane_ports::{Clock, Entropy, HeavyBarrier, Level};
@@ -116,4 +116,25 @@ fn two_watchpoints_are_told_apart() {
 
     assert_eq!(first, Exit::Debug { rip: 0x1003, dr6: 2 });
     assert_eq!(second, Exit::Debug { rip: 0x1006, dr6: 1 });
+}
+
+#[test]
+fn an_nmi_waits_for_the_start_up_ipi_without_work() {
+    let (mut vcpu, apics) = real_mode(&[0xF4]);
+    let mut state = CpuState::reset(true);
+    state.activity = Activity::WaitForSipi;
+    vcpu.write(StateSet::PLATFORM, &state);
+    let mailbox = apics.mailbox(0).unwrap();
+
+    mailbox.post(events::NMI);
+    let halted = vcpu.run(Entry::Resume).unwrap();
+    let work = vcpu.has_work();
+    mailbox.post_sipi(1);
+    let started = vcpu.has_work();
+    vcpu.run(Entry::Resume).unwrap();
+    vcpu.read(StateSet::PLATFORM, &mut state);
+
+    assert_eq!((halted, work, started), (Exit::Halt, false, true));
+    assert_ne!(state.activity, Activity::WaitForSipi);
+    assert!(!state.nmi_pending);
 }
