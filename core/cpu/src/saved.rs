@@ -12,7 +12,7 @@ use crate::state::{Activity, CpuState, InterruptShadow, Msrs};
 use crate::vector_state::VectorState;
 
 /// Raised with every change of the form.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What was read is no processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,8 @@ impl Cpu {
             let now = self.clock.now_ns();
             self.apic.write(offset, value as u32, now);
             self.attention = true;
+            // What it brought about comes before the next instruction: the rest of the block waits.
+            self.code_written = true;
         }
         Ok(())
     }

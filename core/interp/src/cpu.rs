@@ -95,7 +95,8 @@ pub struct Cpu {
     pub pending_exit: Option<Exit>,
     /// Answers of the machine within one instruction.
     pub replay: Replay,
-    /// A store hit bytes that code was made from: the run loop ends the block.
+    /// The run loop ends the block after this instruction: it stored to bytes that code was made
+    /// from, or to a register of the local APIC.
     pub code_written: bool,
     /// The run loop must look for attention before the next block (a handler changed something
     /// that it acts on: activity, APIC, shadow).

@@ -34,6 +34,8 @@ pub mod op;
 pub mod partition;
 pub mod run;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod testing;
 
 pub use cpu::{Cpu, Fault, Stop};

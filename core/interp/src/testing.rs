@@ -16,6 +16,7 @@ use crate::block::BlockCache;
 use crate::cpu::{Cpu, Fault, Stop};
 use crate::op::Op;
 use crate::partition::{InterpConfig, InterpPartition};
+use crate::run::InterpVcpu;
 
 /// Where the code is, in 64- and 32-bit code.
 pub(crate) const CODE: u64 = 0x10_0000;
@@ -49,6 +50,7 @@ impl HeavyBarrier for Quiet {
 pub(crate) struct TestCpu {
     pub(crate) cpu: Cpu,
     pub(crate) ram: Arc<Ram>,
+    pub(crate) apics: Arc<ApicBus>,
     cache: BlockCache,
 }
 
@@ -59,9 +61,10 @@ fn flat(access: u16) -> SegmentRegister {
 impl TestCpu {
     fn with_memory() -> Self {
         let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, MEMORY)]));
+        let apics = Arc::new(ApicBus::new(1));
         let partition = InterpPartition::new(InterpConfig {
             ram: ram.clone(),
-            apics: Arc::new(ApicBus::new(1)),
+            apics: apics.clone(),
             clock: Arc::new(Quiet),
             entropy: Arc::new(Quiet),
             barrier: Arc::new(Quiet),
@@ -71,7 +74,7 @@ impl TestCpu {
         });
         let mut cpu = partition.new_cpu(0).unwrap();
         cpu.state = CpuState::reset(true);
-        Self { cpu, ram, cache: BlockCache::default() }
+        Self { cpu, ram, apics, cache: BlockCache::default() }
     }
     /// 64-bit code at ring 0, memory mapped where it is.
     pub(crate) fn code64(code: &[u8]) -> Self {
@@ -132,6 +135,10 @@ impl TestCpu {
     pub(crate) fn with_memory_at(self, at: u64, bytes: &[u8]) -> Self {
         self.ram.write(at, bytes).unwrap();
         self
+    }
+    /// The same processor with its run loop.
+    pub(crate) fn vcpu(self) -> InterpVcpu {
+        InterpVcpu::new(self.cpu)
     }
     /// Runs one instruction; the fault if it has one.
     pub(crate) fn step(&mut self) -> Result<(), Fault> {

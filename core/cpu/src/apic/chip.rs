@@ -41,6 +41,9 @@ pub mod registers {
 }
 use registers as reg;
 
+/// Least time between two interrupts of the periodic timer, so that a period of a nanosecond does
+/// not keep a core of the host busy. 20 kHz is far above what systems ask for.
+const TIMER_FLOOR_NS: u64 = 50_000;
 const MASKED: u32 = 1 << 16;
 const TIMER_MODE: u32 = 3 << 17;
 const TIMER_PERIODIC: u32 = 1 << 17;
@@ -88,6 +91,8 @@ struct Saved {
     deadline_ns: Option<u64>,
     /// Absolute TSC of the TSC-deadline mode; 0: disarmed.
     tsc_deadline: u64,
+    /// Level-triggered interrupts that were ended and that the I/O APICs were not told of yet.
+    eoi: [u32; 8],
 }
 
 /// A local APIC.
@@ -97,8 +102,6 @@ pub struct LocalApic {
     mmio_page: u64,
     /// Vector that may be delivered now, by IRR and PPR.
     ready: Option<u8>,
-    /// A level-triggered interrupt was ended: for the I/O APICs.
-    eoi: Option<u8>,
     index: u32,
     bus: Arc<ApicBus>,
     mailbox: Arc<Mailbox>,
@@ -131,8 +134,9 @@ impl LocalApic {
             started_ns: 0,
             deadline_ns: None,
             tsc_deadline: 0,
+            eoi: [0; 8],
         };
-        let mut apic = Self { s, mmio_page: 1, ready: None, eoi: None, index, bus, mailbox };
+        let mut apic = Self { s, mmio_page: 1, ready: None, index, bus, mailbox };
         if index == 0 {
             apic.set_lvt(3, 0x700);
         }
@@ -143,8 +147,14 @@ impl LocalApic {
     pub fn init(&mut self) {
         let fresh = Self::new(self.index, self.bus.clone(), self.mailbox.clone());
         let (mode, page) = (self.s.mode, self.s.page);
-        self.s = fresh.s;
+        self.reset_to(fresh);
         self.set_base(mode, page);
+    }
+    /// What was ended before is told to the I/O APICs nonetheless.
+    fn reset_to(&mut self, fresh: Self) {
+        let eoi = self.s.eoi;
+        self.s = fresh.s;
+        self.s.eoi = eoi;
     }
     /// Physical page of the registers, or a value that is no page.
     #[inline(always)]
@@ -166,7 +176,7 @@ impl LocalApic {
         }
         if mode == ApicMode::Disabled && self.s.mode != ApicMode::Disabled {
             let fresh = Self::new(self.index, self.bus.clone(), self.mailbox.clone());
-            self.s = fresh.s;
+            self.reset_to(fresh);
         }
         self.s.mode = mode;
         self.s.page = page & !0xFFF;
@@ -273,16 +283,17 @@ impl LocalApic {
             self.raise_local(entry as u8);
         }
     }
-    /// A level-triggered interrupt that was ended since the last call.
-    #[inline(always)]
+    /// A level-triggered interrupt that was ended and not yet taken from here.
     pub fn take_eoi(&mut self) -> Option<u8> {
-        self.eoi.take()
+        let vector = Self::highest(&self.s.eoi)?;
+        Self::bit(&mut self.s.eoi, vector, false);
+        Some(vector)
     }
     fn end_of_interrupt(&mut self) {
         if let Some(vector) = Self::highest(&self.s.isr) {
             Self::bit(&mut self.s.isr, vector, false);
             if Self::is_set(&self.s.tmr, vector) {
-                self.eoi = Some(vector);
+                Self::bit(&mut self.s.eoi, vector, true);
             }
             self.update();
         }
@@ -350,6 +361,8 @@ impl LocalApic {
 
     /// Writes the 32-bit register at `offset`. False: there is no such writable register.
     pub fn write(&mut self, offset: u64, value: u32, now_ns: u64) -> bool {
+        // What the timer did under the old masks stays done.
+        self.advance(now_ns);
         if let Some(n) = Self::lvt_number(offset) {
             self.write_lvt(n, value, now_ns);
             return true;
@@ -493,13 +506,17 @@ impl LocalApic {
         let mut left = deadline.saturating_sub(now_ns);
         if left == 0 && self.lvt(0) & TIMER_MODE == TIMER_PERIODIC && self.period_ns() != 0 {
             left = self.period_ns() - (now_ns - deadline) % self.period_ns();
+        } else if left > self.period_ns() && self.lvt(0) & TIMER_MODE == TIMER_PERIODIC {
+            // The deadline is some periods away (`advance` keeps them apart).
+            left = (left - 1) % self.period_ns().max(1) + 1;
         }
         left.div_ceil(self.divider()).min(u64::from(u32::MAX)) as u32
     }
-    /// When the timer fires next.
+    /// When the timer raises its interrupt next. None while it is masked: what counts on
+    /// without an interrupt is seen by reading, and needs nobody to wake for it.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.s.deadline_ns
+        self.s.deadline_ns.filter(|_| self.lvt(0) & MASKED == 0)
     }
     /// IA32_TSC_DEADLINE as last written; 0 when disarmed or fired.
     #[must_use]
@@ -524,14 +541,12 @@ impl LocalApic {
         let period = self.period_ns();
         self.s.deadline_ns = None;
         if entry & TIMER_MODE == TIMER_PERIODIC && period != 0 {
-            // Periods that were missed are dropped, not delivered in a burst.
-            let next = deadline.saturating_add(period);
-            let late = now_ns.saturating_sub(next);
-            self.s.deadline_ns = Some(if now_ns < next {
-                next
-            } else {
-                next.saturating_add((late / period).saturating_add(1).saturating_mul(period))
-            });
+            // Periods that were missed are dropped, not delivered in a burst, and so are those
+            // that would come sooner than a host can be asked to wake up.
+            let soonest = now_ns.saturating_add(TIMER_FLOOR_NS.saturating_sub(period));
+            let missed = soonest.saturating_sub(deadline) / period;
+            let step = missed.saturating_add(1).saturating_mul(period);
+            self.s.deadline_ns = Some(deadline.saturating_add(step));
         }
         self.s.tsc_deadline = 0;
         if entry & MASKED == 0 {

@@ -55,9 +55,9 @@ fn the_one_shot_timer_fires_once_and_the_periodic_one_again() {
     apic.advance(1000);
     assert_eq!((apic.ready(), apic.deadline_ns()), (Some(0x30), None));
     apic.write(reg::LVT_TIMER, 0x2_0031, 2000);
-    apic.write(reg::INITIAL_COUNT, 1000, 2000);
-    apic.advance(5500);
-    assert_eq!((apic.ready(), apic.deadline_ns()), (Some(0x31), Some(6000)));
+    apic.write(reg::INITIAL_COUNT, 100_000, 2000);
+    apic.advance(452_000);
+    assert_eq!((apic.ready(), apic.deadline_ns()), (Some(0x31), Some(502_000)));
 }
 
 #[test]
@@ -98,4 +98,61 @@ fn an_illegal_vector_sets_the_error_register() {
     apics[0].write(reg::ICR_LOW, 0x0004_0005, 0);
     apics[0].write(reg::ESR, 0, 0);
     assert_eq!(apics[0].read(reg::ESR, 0), Some(1 << 5));
+}
+
+#[test]
+fn two_ends_of_level_interrupts_are_both_told_also_after_a_save() {
+    let (bus, mut apics) = apics(1);
+    let apic = &mut apics[0];
+    for vector in [0x41, 0x52] {
+        bus.signal(Msi { address: 0xFEE0_0000, data: 0x8000 | vector });
+        apic.collect();
+        apic.acknowledge(vector as u8);
+    }
+
+    apic.write(reg::EOI, 0, 0);
+    apic.write(reg::EOI, 0, 0);
+    let mut other = LocalApic::new(0, bus.clone(), bus.mailbox(0).unwrap());
+    assert!(other.restore(&apic.save()));
+
+    assert_eq!(
+        [other.take_eoi(), other.take_eoi(), other.take_eoi()],
+        [Some(0x52), Some(0x41), None]
+    );
+}
+
+#[test]
+fn a_tiny_period_fires_at_a_rate_that_the_host_can_bear_and_still_counts() {
+    let (_bus, mut apics) = apics(1);
+    let apic = &mut apics[0];
+    apic.write(reg::DIVIDE, 0xB, 0);
+    apic.write(reg::LVT_TIMER, 0x2_0030, 0);
+    apic.write(reg::INITIAL_COUNT, 7, 0);
+
+    apic.advance(7);
+    let next = apic.deadline_ns().unwrap();
+    let counts: alloc::vec::Vec<_> =
+        (7..23).map(|now| apic.read(reg::CURRENT_COUNT, now).unwrap()).collect();
+
+    assert!((50_000..50_014).contains(&next) && next % 7 == 0, "{next}");
+    assert_eq!(counts, [7, 6, 5, 4, 3, 2, 1, 7, 6, 5, 4, 3, 2, 1, 7, 6]);
+}
+
+#[test]
+fn a_masked_timer_wakes_nobody_and_does_not_fire_late() {
+    let (_bus, mut apics) = apics(1);
+    let apic = &mut apics[0];
+    apic.write(reg::DIVIDE, 0xB, 0);
+    apic.write(reg::LVT_TIMER, 0x3_0030, 0);
+    apic.write(reg::INITIAL_COUNT, 1_000_000, 0);
+
+    let masked = apic.deadline_ns();
+    let count = apic.read(reg::CURRENT_COUNT, 3_400_000);
+    apic.write(reg::LVT_TIMER, 0x2_0030, 3_400_000);
+    apic.advance(3_400_000);
+
+    assert_eq!((masked, count), (None, Some(600_000)));
+    assert_eq!((apic.ready(), apic.deadline_ns()), (None, Some(4_000_000)));
+    apic.advance(4_000_000);
+    assert_eq!(apic.ready(), Some(0x30));
 }

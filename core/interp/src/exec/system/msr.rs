@@ -73,7 +73,12 @@ impl Cpu {
             0x200..=0x20F => m.mtrr_variable.get((index & 15) as usize).copied().unwrap_or(0),
             msr::PAT => m.pat,
             msr::MTRR_DEF_TYPE => m.mtrr_def_type,
-            msr::TSC_DEADLINE if self.model.has(Feature::TscDeadline) => self.apic.tsc_deadline(),
+            msr::TSC_DEADLINE if self.model.has(Feature::TscDeadline) => {
+                // A masked timer has nobody who looks at the clock for it.
+                let now = self.clock.now_ns();
+                self.apic.advance(now);
+                self.apic.tsc_deadline()
+            }
             msr::X2APIC_FIRST..=msr::X2APIC_LAST => return self.x2apic_read(index),
             msr::EFER => self.state.efer,
             msr::STAR => m.star,
