@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use kasane_ports::{Console, Kick};
 use parking_lot::Mutex;
 
 use crate::outcome::Failure;
-use crate::settings::SerialTarget;
+use crate::settings::{OnInputEnd, SerialTarget};
 use crate::vm::HostedMachine;
 
 /// How long the end of the program waits for a slow reader of the console.
@@ -104,31 +105,63 @@ impl InputTarget {
     }
 }
 
+/// Chunks of input that may wait for the guest.
+const CHUNKS: usize = 1024;
+
 /// Reads standard input on a thread of its own for as long as the process lives; `leave` is called
-/// when a person types `Ctrl-]`. The end of a pipe leaves the guest running.
+/// when a person types `Ctrl-]`, and if `at_end` says so when the input ends.
+///
+/// What was read waits in a queue for the guest, so that `Ctrl-]` works when the guest takes no
+/// input. A pipe waits when the queue is full; what a person types then is lost.
 pub(crate) fn read_stdin(
     target: InputTarget,
+    at_end: OnInputEnd,
     leave: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let key = if stdin_is_terminal() { LeaveKey::Active } else { LeaveKey::Off };
+    let (queue, queued) = sync_channel::<Vec<u8>>(CHUNKS);
+    let thread = std::thread::Builder::new().name("input to guest".to_owned());
+    thread.spawn(move || queued.iter().for_each(|bytes| target.deliver(&bytes)))?;
     std::thread::Builder::new().name("input".to_owned()).spawn(move || {
-        let mut stdin = io::stdin().lock();
-        let mut buffer = [0; 4096];
-        loop {
-            let len = match stdin.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return,
-            };
-            match key.split(buffer.get(..len).unwrap_or_default()) {
-                Typed::Guest(bytes) => target.deliver(bytes),
-                Typed::Leave(_) => {
-                    leave();
-                    return;
-                }
-            }
+        let end = read(key, &queue);
+        if end == InputEnd::Left || at_end == OnInputEnd::End {
+            leave();
         }
     })?;
     Ok(())
+}
+
+/// Why there is no more input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InputEnd {
+    /// The person typed the key that leaves.
+    Left,
+    Closed,
+}
+
+/// The reader's life.
+fn read(key: LeaveKey, queue: &SyncSender<Vec<u8>>) -> InputEnd {
+    let mut stdin = io::stdin().lock();
+    let mut buffer = [0; 4096];
+    loop {
+        let len = match stdin.read(&mut buffer) {
+            Ok(len @ 1..) => len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => return InputEnd::Closed,
+        };
+        let typed = key.split(buffer.get(..len).unwrap_or_default());
+        let (Typed::Guest(bytes) | Typed::Leave(bytes)) = typed;
+        let taken = match key {
+            LeaveKey::Off => queue.send(bytes.to_owned()).is_ok(),
+            LeaveKey::Active => {
+                !matches!(queue.try_send(bytes.to_owned()), Err(TrySendError::Disconnected(_)))
+            }
+        };
+        if matches!(typed, Typed::Leave(_)) {
+            return InputEnd::Left;
+        }
+        if !taken {
+            return InputEnd::Closed;
+        }
+    }
 }

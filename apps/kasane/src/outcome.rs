@@ -64,6 +64,15 @@ impl Failure {
         Self { status: ExitStatus::TimedOut, error: error.into(), help: help.into() }
     }
 
+    /// Any other end.
+    pub(crate) fn with_status(
+        status: ExitStatus,
+        error: impl Into<anyhow::Error>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self { status, error: error.into(), help: help.into() }
+    }
+
     /// What the process ends with.
     pub(crate) fn status(&self) -> ExitStatus {
         self.status

@@ -28,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) stats: Statistics,
     pub(crate) timeout: Option<Duration>,
     pub(crate) on_reset: OnReset,
+    pub(crate) on_input_end: OnInputEnd,
     pub(crate) save: Option<SaveAfter>,
     pub(crate) restore: Option<PathBuf>,
 }
@@ -58,6 +59,14 @@ pub(crate) enum Statistics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnReset {
     Restart,
+    End,
+}
+
+/// What the end of standard input does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnInputEnd {
+    /// The guest runs on.
+    Nothing,
     End,
 }
 
@@ -98,6 +107,11 @@ impl Settings {
                 .zip(arguments.save_to)
                 .map(|(exits, path)| SaveAfter { exits, path }),
             restore: arguments.restore,
+            on_input_end: if arguments.end_with_input {
+                OnInputEnd::End
+            } else {
+                OnInputEnd::Nothing
+            },
             on_reset: if arguments.no_reboot { OnReset::End } else { OnReset::Restart },
         })
     }

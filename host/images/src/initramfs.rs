@@ -33,7 +33,16 @@ const INITTAB: &str = "\
 ::sysinit:/etc/setup
 ttyS0::respawn:-/bin/sh
 ::ctrlaltdel:/bin/reboot
-::shutdown:/bin/umount -a -r
+";
+
+/// For a person: what this is and what to try. From then on the kernel says only what is wrong.
+const WELCOME: &str = "\
+dmesg -n 4
+cat <<END
+
+\u{1B}[1m$(uname -sr)\u{1B}[0m in the virtual machine \u{1B}[1m$(hostname)\u{1B}[0m, with Debian's
+own kernel file. Try: cat /proc/cpuinfo, top, vi note, poweroff
+END
 ";
 
 impl Initramfs<'_> {
@@ -64,8 +73,9 @@ impl Initramfs<'_> {
              mount -t sysfs sys /sys\n\
              mount -t devtmpfs dev /dev\n\
              mount -t tmpfs tmp /tmp\n\
-             hostname {}\n",
-            self.hostname
+             hostname {}\n{}",
+            self.hostname,
+            self.terminal.map_or("", |_| WELCOME)
         )
     }
 
@@ -98,7 +108,7 @@ mod tests {
         assert!(text.contains("the program"));
         assert!(text.contains("init\0"));
         assert!(text.contains("dev/console\0"));
-        assert!(text.contains("hostname left\n"));
+        assert!(text.contains("hostname left\ndmesg"));
         assert!(text.contains("stty rows 24 columns 80\n"));
     }
 }

@@ -36,7 +36,8 @@ Examples:
       Wait for a debugger: gdb -ex 'target remote 127.0.0.1:1234' vmlinux";
 
 const DEMO_HELP: &str = "\
-In a terminal: Tab switches between the machines, Ctrl-] leaves. Into a pipe: both machines run
+In a terminal both boot to a shell. Tab switches between the machines, Ctrl-] leaves, Shift-PgUp
+and Shift-PgDn (or Alt) show older lines, Shift-Tab types a Tab. Into a pipe: both machines run
 `uname -a; cat /proc/cpuinfo; poweroff`, and what they said is printed.
 
 Kernel and busybox are taken from the folder that the environment variable KASANE_GUESTS names
@@ -133,6 +134,9 @@ pub(crate) struct RunArguments {
     /// Go on with a machine that was saved, made with the same flags
     #[arg(long, hide = true, value_name = "FILE", conflicts_with = "gdb")]
     pub(crate) restore: Option<PathBuf>,
+    /// The end of standard input ends the run: who started it has gone (for the demonstration)
+    #[arg(long, hide = true)]
+    pub(crate) end_with_input: bool,
     /// What kasane says about itself (on standard error) is lines of JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -28,8 +28,8 @@ use crate::report::{Form, RunStatistics, ending};
 use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
-    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine, cpu_model,
-    self_test,
+    Battery, Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine,
+    cpu_model, self_test,
 };
 
 pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
@@ -130,6 +130,7 @@ fn lent(
         entropy,
         barrier: Barrier::detect(),
         runner,
+        battery: Battery::default(),
     })
 }
 
@@ -381,9 +382,11 @@ impl<'a> Session<'a> {
             None
         };
         let stopper = self.stopper.clone();
-        read_stdin(self.input.clone(), move || stopper.stop(Stop::Left))
-            .context("no thread for standard input")
-            .map_err(|error| Failure::host(error, help))?;
+        read_stdin(self.input.clone(), self.settings.on_input_end, move || {
+            stopper.stop(Stop::Left)
+        })
+        .context("no thread for standard input")
+        .map_err(|error| Failure::host(error, help))?;
         Ok(raw)
     }
 

@@ -3,16 +3,19 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kasane_definition::{CpuCount, MemorySize};
 
+use super::ending::Ending;
 use crate::outcome::Failure;
 
-/// How long a machine that is told to end may take.
+/// How long what a machine said about itself may take after its end.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Chunks of output that may wait; then the machine does.
+const CHUNKS: usize = 256;
 
 /// What to start.
 pub(super) struct Machine<'a> {
@@ -28,6 +31,7 @@ pub(super) struct Machine<'a> {
 pub(super) struct Child {
     pub(super) name: String,
     process: std::process::Child,
+    began: Instant,
     /// What the machine says; the end of the channel is the end of its output.
     pub(super) output: Receiver<Vec<u8>>,
     input: Sender<Vec<u8>>,
@@ -43,14 +47,15 @@ impl Child {
 
     fn try_start(machine: &Machine<'_>) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["run", "--serial", "stdio", "--no-reboot", "--name", machine.name]);
+        command.args(["run", "--json", "--no-reboot", "--end-with-input"]);
+        command.args(["--serial", "stdio", "--name", machine.name]);
         command.arg("--kernel").arg(machine.kernel).arg("--initrd").arg(machine.initrd);
         command.args(["--append", machine.append]);
         command.args(["--memory", &machine.memory.to_string()]);
         command.args(["--cpus", &machine.cpus.get().to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn()?;
-        let (said, output) = channel();
+        let (said, output) = sync_channel(CHUNKS);
         if let Some(stdout) = process.stdout.take() {
             std::thread::spawn(move || forward(stdout, &said));
         }
@@ -70,7 +75,18 @@ impl Child {
                 complained.send(text)
             });
         }
-        Ok(Self { name: machine.name.to_owned(), process, output, input: typed, complaints })
+        let (name, began) = (machine.name.to_owned(), Instant::now());
+        Ok(Self { name, process, began, output, input: typed, complaints })
+    }
+
+    /// The process's number.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Since the start.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Types into the machine.
@@ -78,18 +94,18 @@ impl Child {
         let _gone = self.input.send(bytes.to_owned());
     }
 
-    /// The exit status, if the process has ended.
-    pub(super) fn status(&mut self) -> Option<i32> {
-        let ended = self.process.try_wait().ok().flatten()?;
-        Some(ended.code().unwrap_or(-1))
+    /// How it ended, if the process has ended. To be asked once after that.
+    pub(super) fn ending(&mut self) -> Option<Ending> {
+        let status = self.process.try_wait().ok().flatten()?;
+        let said = self.complaints.recv_timeout(PATIENCE).unwrap_or_default();
+        Some(Ending::new(status.code(), &said))
     }
 
-    /// Waits for the process's end; gives its exit status and what it said about itself.
-    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Option<(i32, String)> {
+    /// Waits for the process's end.
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Option<Ending> {
         loop {
-            if let Some(status) = self.status() {
-                let said = self.complaints.recv_timeout(PATIENCE).unwrap_or_default();
-                return Some((status, said));
+            if let Some(ending) = self.ending() {
+                return Some(ending);
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return None;
@@ -107,7 +123,7 @@ impl Drop for Child {
 }
 
 /// Passes on what comes, until the end.
-fn forward(mut stream: impl Read, to: &Sender<Vec<u8>>) {
+fn forward(mut stream: impl Read, to: &SyncSender<Vec<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(len @ 1..) = stream.read(&mut buffer) {
         let bytes = buffer.get(..len).unwrap_or_default().to_owned();

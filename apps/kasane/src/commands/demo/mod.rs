@@ -1,21 +1,29 @@
 //! `kasane demo`: two stock Debian kernels side by side, each in a process of its own.
 
 mod child;
+mod draw;
+mod ending;
 mod files;
 mod keys;
+mod load;
+mod pane;
 mod plain;
+mod readable;
 mod screen;
+mod signalled;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kasane_host_control::die_of;
 use kasane_host_images::{Initramfs, TerminalSize};
 
 use crate::cli::DemoArguments;
 use crate::outcome::{ExitStatus, Failure};
 use child::Child;
+use signalled::Signalled;
 
 /// The machines' names.
 const NAMES: [&str; 2] = ["left", "right"];
@@ -27,17 +35,31 @@ const PIPE_TIMEOUT: Duration = Duration::from_secs(600);
 pub(super) fn demo(arguments: &DemoArguments) -> Result<ExitStatus, Failure> {
     let files = files::find(arguments)?;
     let in_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let signalled = Signalled::listen()?;
+    let outcome = present(arguments, &files, in_terminal, &signalled);
+    match signalled.by() {
+        Some(signal) => die_of(signal),
+        None => outcome,
+    }
+}
+
+fn present(
+    arguments: &DemoArguments,
+    files: &files::Files,
+    in_terminal: bool,
+    signalled: &Signalled,
+) -> Result<ExitStatus, Failure> {
     let folder = Scratch::new()?;
     if in_terminal {
         let deadline = arguments.timeout.and_then(|time| Instant::now().checked_add(time));
-        let size = screen::pane_size()?;
-        let children = start(arguments, &files, folder.path(), Some(size))?;
-        screen::show(children, size, deadline)
+        let sizes = screen::sizes()?;
+        let children = start(arguments, files, folder.path(), sizes.map(Some))?;
+        screen::show(children, sizes, deadline, signalled)
     } else {
         let time = arguments.timeout.unwrap_or(PIPE_TIMEOUT);
         let deadline = Instant::now().checked_add(time);
-        let children = start(arguments, &files, folder.path(), None)?;
-        plain::show(children, deadline)
+        let children = start(arguments, files, folder.path(), [None; 2])?;
+        plain::show(children, deadline, signalled)
     }
 }
 
@@ -46,21 +68,20 @@ fn start(
     arguments: &DemoArguments,
     files: &files::Files,
     folder: &Path,
-    terminal: Option<TerminalSize>,
+    terminals: [Option<TerminalSize>; 2],
 ) -> Result<Vec<Child>, Failure> {
     let mut children = Vec::new();
-    for name in NAMES {
+    for (name, terminal) in NAMES.into_iter().zip(terminals) {
         let initrd = folder.join(format!("{name}.cpio"));
         let image = Initramfs { busybox: &files.busybox, hostname: name, terminal };
         std::fs::write(&initrd, image.build())
             .with_context(|| format!("can't write `{}`", initrd.display()))
             .map_err(|error| Failure::host(error, "make room for temporary files"))?;
-        let append = if terminal.is_some() { format!("{APPEND} quiet") } else { APPEND.to_owned() };
         let machine = child::Machine {
             name,
             kernel: &files.kernel,
             initrd: &initrd,
-            append: &append,
+            append: APPEND,
             memory: arguments.memory,
             cpus: arguments.cpus,
         };
