@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use guest::{CRASH, ECHO, HANG, HELLO, POWER_OFF, RESET, Scratch};
+use guest::{CRASH, ECHO, HANG, HELLO, POWER_OFF, RESET, RESET_ONCE, Scratch};
 
 /// A command that runs `guest`, with its scratch folder.
 fn command(guest: &[&[u8]], flags: &[&str]) -> (Command, Scratch) {
@@ -79,6 +79,14 @@ fn a_reset_starts_the_machine_again() {
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(stdout(&output).starts_with("hellohello"));
     assert!(stderr(&output).contains("\nresets "), "{}", stderr(&output));
+}
+
+#[test]
+fn the_clocks_memory_outlives_a_reset() {
+    let output = run(&[HELLO, RESET_ONCE, POWER_OFF], &[]);
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "hellohello");
 }
 
 #[test]

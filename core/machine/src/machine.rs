@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use kasane_cpu::apic::ApicBus;
 use kasane_devices::pci::PciError;
-use kasane_devices::{MapError, RestoreError, Section};
+use kasane_devices::{MapError, RestoreError, Saved, Section};
 use kasane_memory::GuestMemory;
 use kasane_ports::{Clock, Console, Entropy, Kick, Trace, TraceKind};
 use lock_api::RawMutex;
@@ -94,8 +94,6 @@ impl core::error::Error for MachineError {
 
 /// The most processors that the board has APIC ids and tables for.
 const CPUS_MAX: u32 = 64;
-/// The section of the chip with the battery, which a reset leaves alone.
-const BATTERY_BACKED: &str = "rtc";
 
 /// A machine's hardware. All methods may be called from any thread.
 ///
@@ -206,13 +204,38 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
     /// None that is known: the state was the machine's own.
     pub fn reset(&self) -> Result<(), RestoreError> {
         self.board.pci.reset();
+        let battery_backed = self.board.clock.section_name();
         for (device, section) in self.board.saved.iter().zip(&self.power_on) {
-            if section.name != BATTERY_BACKED {
+            if section.name != battery_backed {
                 device.restore(section)?;
             }
         }
+        self.board.clock.with(|chip, _| chip.reset());
         self.power.clear();
         Ok(())
+    }
+
+    /// What lives on while there is no power: the real-time clock and its memory.
+    #[must_use]
+    pub fn battery(&self) -> Section {
+        self.board.clock.save()
+    }
+
+    /// Goes on with the battery of a machine that is gone, so that a machine which a home builds
+    /// anew for a guest's reset has its clock and memory. No vCPU may have run.
+    ///
+    /// # Errors
+    /// When the section is no battery of this version.
+    pub fn take_over_battery(&self, battery: &Section) -> Result<(), RestoreError> {
+        let (wall_clock_ns, now_ns) = (self.clock.wall_clock_ns(), self.clock.now_ns());
+        self.board.clock.with(|chip, _| chip.take_over(battery, wall_clock_ns, now_ns))
+    }
+
+    /// Guest time stood still, or begins elsewhere: the real-time clock makes up what has passed
+    /// on the home's wall clock. For a home to call after a pause and after a restore.
+    pub fn follow_wall_clock(&self) {
+        let (wall_clock_ns, now_ns) = (self.clock.wall_clock_ns(), self.clock.now_ns());
+        self.board.clock.with(|chip, _| chip.follow(wall_clock_ns, now_ns));
     }
 
     /// All devices' state, with a header in front. No vCPU may be running.

@@ -58,12 +58,13 @@ mod tests {
         let missing = restore_processor(2, core::slice::from_ref(&section));
         let mut newer = section.clone();
         newer.version += 1;
+        let found = newer.version;
         let newer = restore_processor(1, &[newer]);
         section.bytes.truncate(100);
         let damaged = restore_processor(1, &[section]);
 
         assert_eq!(missing, Err(RestoreError::Missing { name: "cpu.2".into() }));
-        assert_eq!(newer, Err(RestoreError::Version { name: "cpu.1".into(), found: 2 }));
+        assert_eq!(newer, Err(RestoreError::Version { name: "cpu.1".into(), found }));
         assert_eq!(damaged, Err(RestoreError::Malformed { name: "cpu.1".into() }));
     }
 }

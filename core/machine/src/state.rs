@@ -16,7 +16,7 @@ const HEADER_VERSION: u32 = 1;
 const FORMAT: u32 = 1;
 const BOARD: &str = "pc";
 /// Version of the board: what chips it has and how they are wired.
-const BOARD_VERSION: u32 = 1;
+const BOARD_VERSION: u32 = 2;
 
 /// Of which machine a saved state is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,10 +15,14 @@ use parking_lot::{Mutex, RawMutex};
 use crate::{Action, Count, CrashPolicy, Machine, MachineConfig, MachineError, MachinePorts};
 use crate::{SavedHeader, SavedStateError};
 
+const SECOND: u64 = 1_000_000_000;
+
 /// A home whose clock stands still until it is moved.
 #[derive(Default)]
 pub(crate) struct Home {
     pub(crate) now_ns: AtomicU64,
+    /// What the wall clock has gone on since the home was made.
+    wall_ns: AtomicU64,
     output: Mutex<Vec<u8>>,
     events: Mutex<Vec<TraceEvent>>,
 }
@@ -28,7 +32,10 @@ impl Clock for Home {
         self.now_ns.load(Ordering::Relaxed)
     }
     fn wall_clock_s(&self) -> u64 {
-        1_700_000_000
+        self.wall_clock_ns() / SECOND
+    }
+    fn wall_clock_ns(&self) -> u64 {
+        1_700_000_000 * SECOND + self.wall_ns.load(Ordering::Relaxed)
     }
 }
 
@@ -456,6 +463,76 @@ fn the_power_button_raises_the_sci() {
 
     machine.power_button();
 
+    let taken = machine.handle(0, &Exit::InterruptWindow);
+    assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x71 }));
+}
+
+/// A byte of the real-time clock or its memory.
+fn cmos(machine: &Machine<RawMutex>, index: u32) -> Action {
+    write(machine, 0x70, Byte, index);
+    read(machine, 0x71, Byte)
+}
+
+#[test]
+fn a_machine_built_anew_goes_on_with_the_battery_of_the_old() {
+    let (old, home) = machine();
+    for (index, data) in [(0x40, 0x99), (9, 0x44), (0x0B, 0x12)] {
+        write(&old, 0x70, Byte, index);
+        write(&old, 0x71, Byte, data);
+    }
+    home.now_ns.store(50 * SECOND, Ordering::Relaxed);
+    let (new, home) = machine();
+    home.wall_ns.store(60 * SECOND, Ordering::Relaxed);
+
+    new.take_over_battery(&old.battery()).unwrap();
+
+    // 2023-11-14 22:13:20, a minute later, and the year that the guest has set.
+    let found = [0x40, 9, 4, 2, 0, 0x0B].map(|index| cmos(&new, index));
+    assert_eq!(found, [0x99, 0x44, 0x22, 0x14, 0x20, 0x02].map(value));
+}
+
+#[test]
+fn no_other_chips_section_is_a_battery() {
+    let (machine, _) = machine();
+    let before = machine.save();
+    let other = before.iter().find(|section| section.name == "pit").unwrap();
+
+    let result = machine.take_over_battery(other);
+
+    assert!(result.is_err());
+    assert_eq!(machine.save(), before);
+}
+
+#[test]
+fn after_a_restore_the_clock_shows_the_wall_clock() {
+    let (old, _) = machine();
+    let (new, home) = machine();
+    home.wall_ns.store(3 * 3600 * SECOND, Ordering::Relaxed);
+
+    new.restore(&old.save()).unwrap();
+    new.follow_wall_clock();
+
+    assert_eq!([7, 4, 2, 0].map(|index| cmos(&new, index)), [0x15, 0x01, 0x13, 0x20].map(value));
+}
+
+#[test]
+fn the_clocks_alarm_is_an_event_of_the_power_management() {
+    let (machine, home) = machine();
+    write(&machine, 0xB2, Byte, 0xF1);
+    write(&machine, 0x602, Word, 0x0400);
+    // The SCI is input 1 of the second 8259A; the clock's own interrupt stays masked.
+    write(&machine, 0xA1, Byte, 0xFD);
+    // Every hour at 14:20, which is an hour and a minute away.
+    for (index, data) in [(1, 0x20), (3, 0x14), (5, 0xC0), (0x0B, 0x22)] {
+        write(&machine, 0x70, Byte, index);
+        write(&machine, 0x71, Byte, data);
+    }
+
+    let before = read(&machine, 0x601, Byte);
+    home.now_ns.store(machine.next_deadline_ns().unwrap(), Ordering::Relaxed);
+    machine.advance();
+
+    assert_eq!([before, read(&machine, 0x601, Byte)], [0, 0x04].map(value));
     let taken = machine.handle(0, &Exit::InterruptWindow);
     assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x71 }));
 }

@@ -10,7 +10,7 @@ use kasane_devices::hpet::{self, Delivery};
 use kasane_devices::i8042::OutputPortWires;
 use kasane_devices::interrupts::InterruptRouter;
 use kasane_devices::pci::{self, ConfigPorts, EcamWindow, PciBus, PciOutputs};
-use kasane_devices::rtc::{CmosConfig, Extent};
+use kasane_devices::rtc::{CmosConfig, Extent, Rtc};
 use kasane_devices::system::{self, A20Gate};
 use kasane_devices::uart::{SerialLine, SerialPort, Uart};
 use kasane_devices::{AddressSpace, Saved, Socket, Timed};
@@ -31,6 +31,7 @@ pub(crate) struct Board<R: RawMutex> {
     pub(crate) memory: Arc<AddressSpace<R>>,
     pub(crate) interrupts: Arc<InterruptRouter<R>>,
     pub(crate) pci: Arc<PciBus<R>>,
+    pub(crate) clock: Arc<Socket<R, Rtc>>,
     pub(crate) serial: Arc<Socket<R, Uart>>,
     pub(crate) power_management: Arc<Socket<R, AcpiPm>>,
     /// Chips that have deadlines.
@@ -55,6 +56,17 @@ struct A20(Arc<ApicBus>);
 impl A20Line for A20 {
     fn set(&self, level: Level) {
         self.0.set_a20(level.is_high());
+    }
+}
+
+/// The real-time clock's alarm to the power management's wake-up event (PIIX4 §7.2, RTC_STS).
+struct AlarmEvent<R: RawMutex>(Arc<Socket<R, AcpiPm>>);
+
+impl<R: RawMutex + Send + Sync> IrqLine for AlarmEvent<R> {
+    fn set(&self, level: Level) {
+        if level.is_high() {
+            self.0.with(|chip, _| chip.rtc_alarm());
+        }
     }
 }
 
@@ -105,7 +117,12 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
 
         let kick = || home.deadline_changed.clone();
         chips.add(&pit::attach(&ports, &interrupts, kick())?);
-        chips.add(&rtc::attach(&ports, &interrupts, kick(), &cmos(config, home))?);
+        let connections = acpi_pm::Connections { system: power.clone(), base: None };
+        let (power_management, _) = acpi_pm::attach(&ports, &interrupts, kick(), connections)?;
+        let alarm = Some(Arc::new(AlarmEvent(power_management.clone())) as Arc<dyn IrqLine>);
+        let clock = rtc::attach(&ports, &interrupts, kick(), alarm, &cmos(config, home))?;
+        // Before the power management: its wake-up event is restored after the alarm's wire.
+        chips.add(&clock);
         let (console, room) = (home.console.clone(), home.console_room.clone());
         let line = SerialLine { place: SerialPort::Com1, console, room };
         let serial = uart::attach(&ports, &interrupts, kick(), line)?;
@@ -115,8 +132,6 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         chips.add(&system::attach_reset_control(&ports, power.clone())?);
         let outputs = OutputPortWires { a20: a20.wire(1), system: power.clone() };
         chips.add(&i8042::attach(&ports, &interrupts, kick(), outputs)?);
-        let connections = acpi_pm::Connections { system: power.clone(), base: None };
-        let (power_management, _) = acpi_pm::attach(&ports, &interrupts, kick(), connections)?;
         chips.add(&power_management);
         let outputs = hpet::Outputs { delivery: Delivery::Wires, messages };
         chips.add(&hpet::attach(&memory, &interrupts, kick(), outputs)?);
@@ -128,7 +143,7 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         pci::attach_piix4_pm(&pci, power_management.clone())?;
 
         let Chips { timed, saved } = chips;
-        Ok(Self { ports, memory, interrupts, pci, serial, power_management, timed, saved })
+        Ok(Self { ports, memory, interrupts, pci, clock, serial, power_management, timed, saved })
     }
 
     /// The names of all devices that are mapped, for counting.
@@ -158,9 +173,8 @@ fn attach_pci<R: RawMutex + Send + Sync + 'static>(
 fn cmos(config: &MachineConfig, home: &MachinePorts) -> CmosConfig {
     let below_4g = config.memory_bytes.min(layout::LOW_RAM_MAX);
     let above_4g = config.memory_bytes.saturating_sub(below_4g);
-    let started_s = home.clock.now_ns() / 1_000_000_000;
     CmosConfig {
-        wall_clock_s: home.clock.wall_clock_s().saturating_sub(started_s),
+        wall_clock_ns: home.clock.wall_clock_ns().saturating_sub(home.clock.now_ns()),
         memory: Extent { below_4g, above_4g },
         cpus: config.cpus,
     }

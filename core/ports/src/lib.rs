@@ -16,6 +16,10 @@ pub trait Clock: Send + Sync {
     fn now_ns(&self) -> u64;
     /// Seconds since 1970-01-01 UTC, for the guest's real-time clock.
     fn wall_clock_s(&self) -> u64;
+    /// The same in nanoseconds, where the home has them.
+    fn wall_clock_ns(&self) -> u64 {
+        self.wall_clock_s().saturating_mul(1_000_000_000)
+    }
 }
 
 /// Random bytes for RDRAND, RDSEED and virtio-rng.

@@ -92,7 +92,12 @@ impl Clock for HostClock {
     }
 
     fn wall_clock_s(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        self.wall_clock_ns() / 1_000_000_000
+    }
+
+    fn wall_clock_ns(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -153,6 +158,9 @@ mod tests {
 
     #[test]
     fn the_wall_clock_is_in_this_century() {
-        assert!(HostClock::new().wall_clock_s() > 1_600_000_000);
+        let clock = HostClock::new();
+
+        assert!(clock.wall_clock_s() > 1_600_000_000);
+        assert!(clock.wall_clock_ns() / 1_000_000_000 - clock.wall_clock_s() <= 1);
     }
 }

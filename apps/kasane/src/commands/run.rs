@@ -28,8 +28,8 @@ use crate::report::{Form, RunStatistics, ending};
 use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
-    Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine, cpu_model,
-    self_test,
+    Battery, Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine,
+    cpu_model, self_test,
 };
 
 pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
@@ -130,6 +130,7 @@ fn lent(
         entropy,
         barrier: Barrier::detect(),
         runner,
+        battery: Battery::default(),
     })
 }
 

@@ -13,7 +13,7 @@ use kasane_machine::{Machine, MachineConfig, MachinePorts, layout};
 use kasane_memory::{Ram, RamSlot};
 use kasane_passthrough::Passthrough;
 
-use super::{HostedMachine, Lent, Specification, StartError, features};
+use super::{Battery, HostedMachine, Lent, Specification, StartError, features};
 
 /// Guest TSC ticks per second: one per nanosecond of guest time.
 const TSC_HZ: u64 = 1_000_000_000;
@@ -24,6 +24,7 @@ pub(super) struct Parts {
     pub(super) apics: Arc<ApicBus>,
     pub(super) ram: Arc<Ram>,
     pub(super) clock: Arc<HostClock>,
+    pub(super) battery: Battery,
     pub(super) timer_parker: Arc<Parker>,
     pub(super) vcpus: Vec<VcpuParts>,
 }
@@ -82,6 +83,11 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         deadline_changed: timer_parker.clone(),
     };
     let machine = Machine::new(&config, ports)?;
+    let battery = lent.battery.clone();
+    if let Some(section) = &*battery.0.lock() {
+        // A section of this very program can't be refused.
+        let _own = machine.take_over_battery(section);
+    }
     let partition = partition(model, lent, &ram, &apics, &clock);
     let mut vcpus = Vec::new();
     for (index, mailbox) in (0..).zip(apics.mailboxes()) {
@@ -90,7 +96,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         mailbox.set_waker(parker.clone());
         vcpus.push(VcpuParts { index, vcpu, parker });
     }
-    Ok(Parts { machine, apics, ram, clock, timer_parker, vcpus })
+    Ok(Parts { machine, apics, ram, clock, battery, timer_parker, vcpus })
 }
 
 fn guest_ram(specification: &Specification) -> Result<Arc<Ram>, StartError> {

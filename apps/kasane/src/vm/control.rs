@@ -16,8 +16,8 @@ use kasane_cpu::apic::ApicBus;
 use kasane_host_runtime::{HostClock, Parker};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::End;
 use super::assemble::Parts;
+use super::{End, HostedMachine};
 
 /// Whether a machine begins to run by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,7 @@ pub struct Control {
     countdown: AtomicU64,
     apics: Arc<ApicBus>,
     clock: Arc<HostClock>,
+    machine: Arc<HostedMachine>,
     timer_parker: Arc<Parker>,
 }
 
@@ -116,6 +117,7 @@ impl Control {
             countdown: AtomicU64::new(0),
             apics: Arc::clone(&parts.apics),
             clock: Arc::clone(&parts.clock),
+            machine: Arc::clone(&parts.machine),
             timer_parker: Arc::clone(&parts.timer_parker),
         }
     }
@@ -213,6 +215,8 @@ impl Control {
     }
 
     fn resume_where(&self, goes: impl Fn(u32) -> bool) {
+        // Before guest time goes on, so that no vCPU can see the old time.
+        self.machine.follow_wall_clock();
         let mut state = self.state.lock();
         state.paused = false;
         state.debug_stops.clear();

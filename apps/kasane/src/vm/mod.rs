@@ -25,12 +25,14 @@ use std::time::Instant;
 use kasane_cpu::CpuState;
 use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::CpuModelName;
+use kasane_devices::Section;
 use kasane_host_runtime::{Barrier, HostClock, HostEntropy, Parker, RawMutex};
 use kasane_machine::Machine;
 use kasane_machine::boot::BootError;
 use kasane_memory::Ram;
 use kasane_passthrough::CodeRunner;
 use kasane_ports::{Console, Kick, Trace};
+use parking_lot::Mutex;
 
 use control::Begin;
 pub use control::{Control, DebugStop, NotPaused};
@@ -62,6 +64,11 @@ pub struct Specification {
     pub append: String,
 }
 
+/// The battery of a machine's real-time clock: what the clock and its memory hold outlives the
+/// machine, so that one which is built anew for a guest's reset goes on with it.
+#[derive(Clone, Default)]
+pub struct Battery(Arc<Mutex<Option<Section>>>);
+
 /// What the host lends to the machine.
 #[derive(Clone)]
 pub struct Lent {
@@ -79,6 +86,8 @@ pub struct Lent {
     pub barrier: Barrier,
     /// Runs vector and x87 instructions.
     pub runner: Arc<dyn CodeRunner>,
+    /// The real-time clock of the machines that are started with it, one after the other.
+    pub battery: Battery,
 }
 
 /// Why a machine can't be started.
@@ -134,6 +143,7 @@ pub struct VirtualMachine {
     ram: Arc<Ram>,
     clock: Arc<HostClock>,
     control: Arc<Control>,
+    battery: Battery,
     timer_parker: Arc<Parker>,
     processors: Vec<JoinHandle<ProcessorReport>>,
     timer: Option<JoinHandle<()>>,
@@ -177,6 +187,7 @@ impl VirtualMachine {
             ram: parts.ram,
             clock: parts.clock,
             control,
+            battery: parts.battery,
             timer_parker: parts.timer_parker,
             processors: Vec::new(),
             timer: None,
@@ -259,6 +270,7 @@ impl VirtualMachine {
         if let Some(timer) = self.timer.take() {
             let _panicked = timer.join();
         }
+        *self.battery.0.lock() = Some(self.machine.battery());
         let end = self.control.take_end().unwrap_or(End::Stopped);
         Remains { end, guest_ns, processors, stats: self.machine.stats() }
     }

@@ -81,6 +81,7 @@ impl VirtualMachine {
         parts.clock.set_ns(SavedHeader::read(reader.sections())?.time_ns);
         restore(&mut parts, reader.sections())?;
         read_memory(reader, &*parts.ram)?;
+        parts.machine.follow_wall_clock();
         parts.clock.resume();
         Ok(Self::launch(parts, Begin::Running)?)
     }

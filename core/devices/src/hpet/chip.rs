@@ -6,8 +6,8 @@ use kasane_spec_pc::hpet::{BLOCK_ID, PERIOD_FS, PERIOD_NS, ROUTES};
 
 use super::saved;
 use super::spec::{
-    CAPABILITIES, CONFIGURATION, COUNTER, Configuration, STATUS, TIMER_COMPARATOR,
-    TIMER_CONFIGURATION, TIMER_MESSAGE, TIMER_STRIDE, TIMERS, TimerConfiguration,
+    CAPABILITIES, CONFIGURATION, COUNTER, Configuration, DEADLINE_GRID_NS, STATUS,
+    TIMER_COMPARATOR, TIMER_CONFIGURATION, TIMER_MESSAGE, TIMER_STRIDE, TIMERS, TimerConfiguration,
 };
 use super::timer::Timer;
 use crate::interrupts::TimerRoute;
@@ -246,9 +246,13 @@ impl Chip for Hpet {
             let up = flags.contains(TimerConfiguration::LEVEL) && self.status & 1 << number != 0;
             flags.contains(TimerConfiguration::ENABLE) && !up
         });
-        let ticks = waiting.map(|(_, timer)| timer.ticks_to_match(self.counter)).min()?;
-        let at_ns = u128::from(self.counter_ns) + ticks * u128::from(PERIOD_NS);
-        u64::try_from(at_ns).ok()
+        let deadlines = waiting.map(|(_, timer)| {
+            let ticks = timer.ticks_to_match(self.counter);
+            let at_ns = u128::from(self.counter_ns) + ticks * u128::from(PERIOD_NS);
+            let grid_ns = if timer.is_rapid() { DEADLINE_GRID_NS } else { 1 };
+            at_ns.next_multiple_of(grid_ns.into())
+        });
+        u64::try_from(deadlines.min()?).ok()
     }
 
     fn advance(&mut self, now_ns: u64, effects: &mut Effects<HpetEffect>) {

@@ -21,6 +21,14 @@ pub const TIMER_COMPARATOR: u32 = 0x08;
 /// Offset in a timer: message route.
 pub const TIMER_MESSAGE: u32 = 0x10;
 
+/// Deadlines of timers with short periods fall on multiples of this guest time: one such moment
+/// serves all of them, and the matches up to it are one. A period may be 10 ns, which a host would
+/// need a whole core to follow.
+pub const DEADLINE_GRID_NS: u64 = 50_000;
+/// A period below this is short: three timers together then have at most some 30,000 deadlines
+/// a second.
+pub const SHORT_PERIOD_NS: u64 = 3 * DEADLINE_GRID_NS;
+
 bitflags! {
     /// General configuration (§2.3.5).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -55,13 +55,33 @@ fn linux_periodic_set_up_counts_on_from_its_first_match() {
     write(&mut hpet, CONFIGURATION, 3, 0);
     // Enable, periodic, set value, 32 bits; then the comparator, then the period.
     write(&mut hpet, TIMER_0, 0x14C, 0);
-    write(&mut hpet, TIMER_0 + 8, 1_000, 0);
-    write(&mut hpet, TIMER_0 + 8, 500, 0);
-    assert_eq!(hpet.next_deadline_ns(), Some(10_000));
-    assert_eq!(advance(&mut hpet, 10_000).pulses, 1 << 24, "IRQ 0");
-    assert_eq!(hpet.next_deadline_ns(), Some(15_000));
-    assert_eq!(advance(&mut hpet, 27_000).pulses, 1 << 24, "missed periods are one event");
-    assert_eq!(hpet.next_deadline_ns(), Some(30_000));
+    write(&mut hpet, TIMER_0 + 8, 100_000, 0);
+    write(&mut hpet, TIMER_0 + 8, 50_000, 0);
+    assert_eq!(hpet.next_deadline_ns(), Some(1_000_000));
+    assert_eq!(advance(&mut hpet, 1_000_000).pulses, 1 << 24, "IRQ 0");
+    assert_eq!(hpet.next_deadline_ns(), Some(1_500_000));
+    assert_eq!(advance(&mut hpet, 2_700_000).pulses, 1 << 24, "missed periods are one event");
+    assert_eq!(hpet.next_deadline_ns(), Some(3_000_000));
+}
+
+#[test]
+fn short_periods_of_all_timers_share_deadlines_that_a_host_can_keep() {
+    let mut hpet = hpet();
+    for (number, ticks) in [(0, 1), (1, 777), (2, 14_999)] {
+        let timer = TIMERS + number * TIMER_STRIDE;
+        write(&mut hpet, timer, 0x4C | 20 << 9, 0);
+        write(&mut hpet, timer + 8, ticks, 0);
+        write(&mut hpet, timer + 8, ticks, 0);
+    }
+    write(&mut hpet, CONFIGURATION, 1, 123);
+    let mut now_ns = 123;
+    for _ in 0..1000 {
+        let deadline_ns = hpet.next_deadline_ns().unwrap();
+        assert_eq!((deadline_ns > now_ns, deadline_ns % 50_000), (true, 0));
+        now_ns = deadline_ns;
+        assert_eq!(advance(&mut hpet, now_ns).pulses, 1 << 20);
+    }
+    assert_eq!(now_ns, 1000 * 50_000);
 }
 
 #[test]

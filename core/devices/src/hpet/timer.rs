@@ -1,6 +1,8 @@
 //! One comparator.
 
-use super::spec::TimerConfiguration;
+use kasane_spec_pc::hpet::PERIOD_NS;
+
+use super::spec::{SHORT_PERIOD_NS, TimerConfiguration};
 
 /// A comparator. Counter values come in from the block.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,12 @@ impl Timer {
             0 => u128::from(self.mask()) + 1,
             ticks => u128::from(ticks),
         }
+    }
+
+    /// Whether it matches more often than a host should be woken.
+    pub(crate) fn is_rapid(&self) -> bool {
+        self.flags().contains(TimerConfiguration::PERIODIC)
+            && (1..SHORT_PERIOD_NS / PERIOD_NS).contains(&self.period)
     }
 
     /// The counter went from `before` on by `elapsed` ticks: whether it matched. A periodic timer's

@@ -6,7 +6,7 @@
 
 use kasane_ports::Level;
 
-use super::spec::{Bytes, Mode, Radix};
+use super::spec::{Bytes, Mode, Radix, SHORTEST_DEADLINE_TICKS};
 
 /// A count on its way into the counting element of a periodic mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -145,6 +145,21 @@ impl Channel {
                 Some(self.next.map_or(rise, |next| rise.min(next.at.max(after.saturating_add(1)))))
             }
         }
+    }
+
+    /// The tick after `after` at which somebody has to look. It is that of the next rise, but
+    /// where a short period makes them too many: then only each so-manieth rise, counted from the
+    /// load, has a deadline, and the rises up to it are seen as one.
+    pub(crate) fn next_deadline(&self, after: u64) -> Option<u64> {
+        let rise = self.next_rise(after)?;
+        let (Some(loaded_at), true, None) = (self.loaded_at, self.mode.is_periodic(), self.next)
+        else {
+            return Some(rise);
+        };
+        let period = self.period();
+        let stride = period.wrapping_mul(SHORTEST_DEADLINE_TICKS.div_ceil(period));
+        let strides = (after.saturating_sub(loaded_at) / stride).saturating_add(1);
+        Some(loaded_at.wrapping_add(strides.wrapping_mul(stride)))
     }
 
     /// A control word for this counter (not a latch command).

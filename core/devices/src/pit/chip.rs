@@ -162,7 +162,7 @@ impl Chip for Pit {
 
     fn next_deadline_ns(&self) -> Option<u64> {
         let [timer, _, _] = &self.channels;
-        timer.next_rise(self.seen_tick).map(ns_of)
+        timer.next_deadline(self.seen_tick).map(ns_of)
     }
 
     fn advance(&mut self, now_ns: u64, effects: &mut Effects<Infallible>) {

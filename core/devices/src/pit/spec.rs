@@ -5,6 +5,9 @@ use bitflags::bitflags;
 
 /// Ticks per second. The PC's oscillator is 14.31818 MHz over 12; every system rounds to this.
 pub const TICKS_PER_SECOND: u64 = 1_193_182;
+/// Deadlines of a periodic counter are at least so many ticks apart: 50.3 µs. A guest may count
+/// from 1 (838 ns), which a host would need a whole core to follow; the rises in between are one.
+pub const SHORTEST_DEADLINE_TICKS: u64 = 60;
 
 /// How a counter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

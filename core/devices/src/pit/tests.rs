@@ -1,3 +1,5 @@
+use alloc::vec::Vec;
+
 use super::chip::{CONTROL_B, Pit};
 use crate::socket::{Access, Chip, Effects};
 use kasane_cpu::AccessSize;
@@ -35,6 +37,35 @@ fn rate_generator_ticks_with_exact_deadlines() {
     (2..1000).for_each(|_| assert_eq!(to_deadline(&mut pit).map(|d| d.1), Some(1)));
     let expected = (1_193_001u128 * 1_000_000_000).div_ceil(1_193_182) as u64;
     assert_eq!(to_deadline(&mut pit), Some((expected, 1)));
+}
+
+#[test]
+fn short_periods_have_deadlines_that_a_host_can_keep_and_the_rate_stays() {
+    // Mode 2 and 3 with the shortest counts, and the highest rate that gets all of its rises.
+    for (mode, count, apart_ticks) in
+        [(0x14, 1, 60u64), (0x16, 2, 60), (0x14, 50, 100), (0x14, 61, 61)]
+    {
+        let mut pit = Pit::default();
+        outb(&mut pit, 3, mode, 0);
+        outb(&mut pit, 0, count, 0);
+        let deadlines: Vec<(u64, u32)> = (0..1000).filter_map(|_| to_deadline(&mut pit)).collect();
+        let times: Vec<u64> = deadlines.iter().map(|(time, _)| *time).collect();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 50_000), "count {count}");
+        assert!(deadlines.iter().all(|(_, pulses)| *pulses == 1), "count {count}");
+        let last = (u128::from(1 + 1000 * apart_ticks) * 1_000_000_000).div_ceil(1_193_182);
+        assert_eq!(times.last().copied(), u64::try_from(last).ok(), "count {count}");
+    }
+}
+
+#[test]
+fn a_rise_between_deadlines_is_seen_by_who_looks() {
+    let mut pit = Pit::default();
+    outb(&mut pit, 3, 0x14, 0);
+    outb(&mut pit, 0, 10, 0);
+    let before = pit.next_deadline_ns();
+    let mut effects = Effects::default();
+    pit.read(at(0, 20 * TICK_NS), &mut effects);
+    assert_eq!((effects.pulses, pit.next_deadline_ns()), (1, before));
 }
 
 #[test]
@@ -180,10 +211,10 @@ fn a_new_count_of_a_running_rate_generator_waits_for_the_end_of_its_period() {
     for (offset, value) in [(3, 0x14), (0, 100)] {
         outb(&mut pit, offset, value, 0);
     }
-    outb(&mut pit, 0, 50, 10 * TICK_NS);
+    outb(&mut pit, 0, 70, 10 * TICK_NS);
     let ticks = |d: Option<(u64, u32)>| d.map(|d| d.0 / TICK_NS);
     assert_eq!(ticks(to_deadline(&mut pit)), Some(101));
-    assert_eq!(ticks(to_deadline(&mut pit)), Some(151));
+    assert_eq!(ticks(to_deadline(&mut pit)), Some(171));
 }
 
 /// A counter stepped tick by tick, with its gate high: the datasheet's words, one by one.

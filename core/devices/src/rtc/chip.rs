@@ -15,6 +15,10 @@ use crate::socket::{Access, Chip, Effects};
 
 const NS: u64 = 1_000_000_000;
 const DAY_S: u32 = 86_400;
+/// Wire 0: the interrupt request.
+const IRQ: u32 = 1;
+/// Wire 1: the alarm among its reasons, for the power management's wake-up event.
+const ALARM: u32 = 2;
 
 /// The MC146818.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub struct Rtc {
     pub(super) offset_s: i64,
     /// Added to guest time before it is divided into seconds.
     pub(super) phase_ns: u64,
+    /// What the home's wall clock was ahead of guest time when this clock was last set by it.
+    pub(super) wall_ahead_ns: i64,
     /// What the weekday register is ahead of the calendar, 0 to 6.
     pub(super) weekday_ahead: u8,
     /// Flags are worked out up to this guest time.
@@ -39,8 +45,9 @@ impl Rtc {
         let mut rtc = Self {
             index: 0,
             bytes: cmos::contents(config),
-            offset_s: i64::try_from(config.wall_clock_s).unwrap_or(0),
-            phase_ns: 0,
+            offset_s: (config.wall_clock_ns / NS) as i64,
+            phase_ns: config.wall_clock_ns % NS,
+            wall_ahead_ns: config.wall_clock_ns as i64,
             weekday_ahead: 0,
             seen_ns: 0,
         };
@@ -50,10 +57,68 @@ impl Rtc {
         rtc
     }
 
-    /// Sets the clock to the home's: after a pause, or a restore elsewhere.
-    pub fn set_wall_clock(&mut self, wall_clock_s: u64, now_ns: u64) {
-        let whole = (now_ns.wrapping_add(self.phase_ns) / NS) as i64;
-        self.offset_s = i64::try_from(wall_clock_s).unwrap_or(0).wrapping_sub(whole);
+    /// Takes in the time that has passed in the home but not in the guest: in a pause, or between
+    /// a save and a restore. What the guest has set the clock ahead or behind stays. As of any
+    /// clock with a battery, an alarm of that time has rung.
+    pub fn follow(&mut self, wall_clock_ns: u64, now_ns: u64) {
+        self.sync(now_ns);
+        let wall_ahead_ns = wall_clock_ns.wrapping_sub(now_ns) as i64;
+        let gone_ns = wall_ahead_ns.wrapping_sub(self.wall_ahead_ns);
+        if gone_ns.unsigned_abs() < spec::APART_NS {
+            return;
+        }
+        self.wall_ahead_ns = wall_ahead_ns;
+        if self.is_held() {
+            return;
+        }
+        let (before_s, divided_ns) = (self.seconds(now_ns), i128::from(self.divided_ns(now_ns)));
+        let alarm_ns = self.next_alarm_ns(now_ns);
+        let second_ns = i128::from(NS);
+        let shown_ns = i128::from(self.offset_s) * second_ns + divided_ns + i128::from(gone_ns);
+        let phase_ns = i128::from(self.phase_ns) + i128::from(gone_ns);
+        self.phase_ns = phase_ns.rem_euclid(second_ns) as u64;
+        let whole_s = i128::from(self.divided_ns(now_ns) / NS);
+        self.offset_s = (shown_ns.div_euclid(second_ns) - whole_s) as i64;
+        let mut flags = self.c();
+        if gone_ns > 0 && self.seconds(now_ns) != before_s {
+            flags |= RegisterC::UPDATE;
+            let end_ns = now_ns.saturating_add(gone_ns.unsigned_abs());
+            if alarm_ns.is_some_and(|at| at <= end_ns) {
+                flags |= RegisterC::ALARM;
+            }
+        }
+        self.put(spec::C, flags.bits());
+        self.request();
+    }
+
+    /// The RESET pin: interrupts go off; time and memory stay (datasheet page 9).
+    pub fn reset(&mut self) {
+        self.index = 0;
+        let kept = self.b()
+            - (RegisterB::PERIODIC_INTERRUPT
+                | RegisterB::ALARM_INTERRUPT
+                | RegisterB::UPDATE_INTERRUPT
+                | RegisterB::SQUARE_WAVE);
+        self.put(spec::B, kept.bits());
+        self.put(spec::C, 0);
+    }
+
+    /// The clock of a machine that is gone goes on in this one: same memory, same settings, and
+    /// the time that has passed meanwhile.
+    ///
+    /// # Errors
+    /// A section of another chip or version, or malformed.
+    pub fn take_over(
+        &mut self,
+        section: &Section,
+        wall_clock_ns: u64,
+        now_ns: u64,
+    ) -> Result<(), RestoreError> {
+        self.restore(&section.name, section)?;
+        self.seen_ns = now_ns;
+        self.follow(wall_clock_ns, now_ns);
+        self.reset();
+        Ok(())
     }
 
     /// A byte of the memory, not of the clock.
@@ -349,7 +414,10 @@ impl Chip for Rtc {
     }
 
     fn levels(&self) -> u32 {
-        u32::from(self.c().contains(RegisterC::REQUEST))
+        let request = self.c().contains(RegisterC::REQUEST);
+        let alarm =
+            self.c().contains(RegisterC::ALARM) && self.b().contains(RegisterB::ALARM_INTERRUPT);
+        (u32::from(request) * IRQ) | (u32::from(alarm) * ALARM)
     }
 
     /// Only what would raise the wire: while a request stands, reading C comes first.

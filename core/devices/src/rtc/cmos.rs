@@ -12,8 +12,8 @@ pub struct Extent {
 /// The clock's start and the CMOS memory's first contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CmosConfig {
-    /// Seconds since 1970-01-01 UTC at guest nanosecond 0.
-    pub wall_clock_s: u64,
+    /// Nanoseconds since 1970-01-01 UTC at guest nanosecond 0.
+    pub wall_clock_ns: u64,
     /// RAM.
     pub memory: Extent,
     /// Processors.

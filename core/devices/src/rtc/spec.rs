@@ -86,5 +86,8 @@ bitflags! {
 pub const VALID_RAM_AND_TIME: u8 = 0x80;
 /// Update-in-progress leads the update by so much (datasheet figure 14, 32.768 kHz).
 pub const UPDATE_LEAD_NS: u64 = 244_000;
+/// The home's wall clock and guest time, read one after the other, may seem to have moved apart by
+/// this much without anything having happened.
+pub const APART_NS: u64 = 50_000_000;
 /// The first update comes so long after the divider leaves reset (datasheet page 13).
 pub const FIRST_UPDATE_NS: u64 = 500_000_000;

@@ -9,7 +9,7 @@ const LEAP: u64 = 1_709_251_198;
 
 fn rtc() -> Rtc {
     let memory = Extent { below_4g: 512 << 20, above_4g: 1 << 30 };
-    Rtc::new(&CmosConfig { wall_clock_s: LEAP, memory, cpus: 4 })
+    Rtc::new(&CmosConfig { wall_clock_ns: LEAP * SECOND, memory, cpus: 4 })
 }
 fn at(offset: u32, now_ns: u64) -> Access {
     Access { offset, size: AccessSize::Byte, now_ns }
@@ -85,6 +85,22 @@ fn the_periodic_interrupt_comes_at_its_rate_and_waits_for_register_c() {
 }
 
 #[test]
+fn the_highest_rate_has_deadlines_that_a_host_can_keep() {
+    let mut rtc = rtc();
+    set(&mut rtc, 0x0A, 0x23, 0);
+    set(&mut rtc, 0x0B, 0x52, 0);
+    let mut now = 0;
+    for _ in 0..10_000 {
+        let deadline = rtc.next_deadline_ns().unwrap();
+        assert!(deadline >= now + 100_000, "{deadline} after {now}");
+        now = deadline;
+        rtc.advance(now, &mut Effects::default());
+        assert_eq!(rtc.next_deadline_ns(), None, "a request that nobody answers stays alone");
+        get(&mut rtc, 0x0C, now);
+    }
+}
+
+#[test]
 fn the_update_ended_interrupt_comes_each_second() {
     let mut rtc = rtc();
     set(&mut rtc, 0x0B, 0x12, SECOND / 2);
@@ -102,7 +118,7 @@ fn the_alarm_matches_its_fields_and_wildcards() {
     }
     assert_eq!(rtc.next_deadline_ns(), Some(7 * SECOND));
     rtc.advance(7 * SECOND, &mut Effects::default());
-    assert_eq!(rtc.levels(), 1);
+    assert_eq!(rtc.levels(), 3, "the request, and the alarm for the power management");
     assert_eq!(get(&mut rtc, 0x0C, 7 * SECOND) & 0xA0, 0xA0);
     assert_eq!(rtc.next_deadline_ns(), Some((7 + 3600) * SECOND));
     set(&mut rtc, 5, 0x23, 7 * SECOND);
@@ -135,10 +151,64 @@ fn the_memory_tells_its_sizes_and_keeps_bytes() {
 }
 
 #[test]
-fn the_home_can_set_it() {
+fn time_that_stood_still_for_the_guest_is_made_up() {
     let mut rtc = rtc();
-    rtc.set_wall_clock(LEAP + 100, 5 * SECOND);
-    assert_eq!(time(&mut rtc, 5 * SECOND)[4..7], [0x00, 0x01, 0x38]);
+    rtc.follow((LEAP + 105) * SECOND + SECOND / 4, 5 * SECOND);
+    // 1 minute 45 seconds after 23:59:58; and in three quarters of a second the next.
+    assert_eq!(time(&mut rtc, 5 * SECOND)[4..7], [0x00, 0x01, 0x43]);
+    assert_eq!(get(&mut rtc, 0, 5 * SECOND + 749_999_999), 0x43);
+    assert_eq!(get(&mut rtc, 0, 5 * SECOND + 750_000_000), 0x44);
+}
+
+#[test]
+fn what_the_guest_has_set_stays_ahead_of_the_wall_clock() {
+    let mut rtc = rtc();
+    set(&mut rtc, 9, 0x30, SECOND);
+    rtc.follow((LEAP + 3) * SECOND, SECOND);
+    rtc.follow((LEAP + 3) * SECOND + 20_000_000, SECOND);
+    // The year was set on a 29th of February, so in 2030 it is the 1st of March, and goes on.
+    assert_eq!(time(&mut rtc, SECOND), [0x20, 0x30, 0x03, 0x02, 0x00, 0x00, 0x01, 0x06]);
+}
+
+#[test]
+fn an_alarm_of_a_pause_has_rung_when_it_ends() {
+    let mut rtc = rtc();
+    for (index, value) in [(1, 0x30), (3, 0x05), (5, 0x00), (0x0B, 0x22)] {
+        set(&mut rtc, index, value, 0);
+    }
+    rtc.follow((LEAP + 331) * SECOND, 0);
+    let early = rtc.levels();
+    rtc.follow((LEAP + 332) * SECOND, 0);
+    assert_eq!((early, rtc.levels()), (0, 3));
+    assert_eq!(get(&mut rtc, 0x0C, 0), 0xB0);
+}
+
+#[test]
+fn a_held_clock_stands_in_a_pause_too() {
+    let mut rtc = rtc();
+    set(&mut rtc, 0x0B, 0x82, 0);
+    rtc.follow((LEAP + 1000) * SECOND, 0);
+    set(&mut rtc, 0x0B, 0x02, SECOND);
+    assert_eq!(time(&mut rtc, SECOND)[4..7], [0x23, 0x59, 0x58]);
+}
+
+#[test]
+fn a_new_machine_goes_on_with_the_clock_and_its_memory_but_without_interrupts() {
+    let mut old = rtc();
+    for (index, value) in [(0x40, 0x99), (0x0B, 0x76), (2, 0x10)] {
+        set(&mut old, index, value, 0);
+    }
+    old.advance(100 * SECOND, &mut Effects::default());
+    let mut new = Rtc::new(&CmosConfig {
+        wall_clock_ns: (LEAP + 102) * SECOND,
+        memory: Extent { below_4g: 0, above_4g: 0 },
+        cpus: 1,
+    });
+    new.take_over(&old.save("rtc"), (LEAP + 103) * SECOND, SECOND).unwrap();
+    assert_eq!((new.levels(), new.next_deadline_ns()), (0, None));
+    assert_eq!([0x40, 0x0B, 0x5F].map(|index| get(&mut new, index, SECOND)), [0x99, 0x06, 3]);
+    // 103 seconds after 23:16:58, in binary since the old machine set it so.
+    assert_eq!([4, 2, 0].map(|index| get(&mut new, index, SECOND)), [23, 18, 41]);
 }
 
 proptest! {

@@ -70,11 +70,11 @@ impl Board {
         let gate = A20Gate::new(home.clone());
         let pit = pit::attach(&ports, &router, home.clone())?;
         let cmos = rtc::CmosConfig {
-            wall_clock_s: 1_700_000_000,
+            wall_clock_ns: 1_700_000_000_000_000_000,
             memory: rtc::Extent { below_4g: 64 << 20, above_4g: 0 },
             cpus: 1,
         };
-        let rtc = rtc::attach(&ports, &router, home.clone(), &cmos)?;
+        let rtc = rtc::attach(&ports, &router, home.clone(), None, &cmos)?;
         let outputs = i8042::OutputPortWires { a20: gate.wire(0), system: home.clone() };
         let keyboard = i8042::attach(&ports, &router, home.clone(), outputs)?;
         let place = uart::SerialPort::Com1;
