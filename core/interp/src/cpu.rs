@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
 
 use iced_x86::Code;
 use kasane_cpu::apic::{LocalApic, Mailbox};
@@ -392,6 +393,13 @@ impl Cpu {
             || self.debugger.single_step
             || !self.debugger.breakpoints.is_empty()
             || !self.debugger.watchpoints.is_empty()
+    }
+    /// What serializing instructions and port I/O do before they end (SDM vol. 3A §9.3): stores
+    /// before them are visible before anything behind them is read. On the host the guest's
+    /// accesses are plain ones, which a load may pass.
+    #[inline]
+    pub fn serialize() {
+        fence(Ordering::SeqCst);
     }
     /// Guest TSC now.
     #[must_use]

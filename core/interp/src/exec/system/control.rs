@@ -42,6 +42,7 @@ pub(super) fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.need_ring0()?;
     let slot = register_slot(op.instr.op1_register());
     let value = if cpu.code64() { cpu.gpr(slot) } else { u64::from(cpu.get::<u32>(slot)) };
+    Cpu::serialize();
     match number {
         0 => cpu.write_cr0(value)?,
         2 => cpu.state.cr2 = value,
@@ -79,6 +80,7 @@ pub(super) fn lmsw(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.need_ring0()?;
     let value = u64::from(read_rm16(cpu, op, 0)?);
     let old = cpu.state.cr0;
+    Cpu::serialize();
     cpu.write_cr0(old & !0xE | value & 0xF)?;
     Err(Stop::Break)
 }
@@ -208,6 +210,7 @@ pub(super) fn mov_to_dr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if number >= 6 && value >> 32 != 0 {
         return Err(cpu.gp(0));
     }
+    Cpu::serialize();
     match number {
         6 => cpu.state.dr6 = value & (dr6::B | dr6::BD | dr6::BS | dr6::BT) | dr6::FIXED,
         7 => cpu.state.dr7 = value & 0xFFFF_23FF | dr7::FIXED,
@@ -236,6 +239,7 @@ pub(super) fn mov_from_dr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 /// INVLPG.
 pub(super) fn invlpg(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.need_ring0()?;
+    Cpu::serialize();
     let base = cpu.mode.base.get(op.mem.seg as usize).copied().unwrap_or(0);
     let va = base.wrapping_add(cpu.ea(op)) & cpu.mode.linear_mask;
     if Cpu::canonical(va) || !cpu.code64() {
@@ -278,6 +282,7 @@ pub(super) fn invpcid(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if bad {
         return Err(cpu.gp(0));
     }
+    Cpu::serialize();
     match kind {
         0 => invalidate(cpu, va),
         2 => cpu.tlb.flush_all(),

@@ -16,6 +16,7 @@ const ALWAYS: u64 =
 
 /// IRET, IRETD, IRETQ.
 pub(super) fn iret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    Cpu::serialize();
     let width = match op.instr.code() {
         Code::Iretw => Width::W16,
         Code::Iretq => Width::W64,

@@ -34,6 +34,7 @@ pub(super) fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
     cpu.need_ring0()?;
     let index = cpu.reg(Gpr::Rcx) as u32;
     let value = cpu.reg(Gpr::Rax) & 0xFFFF_FFFF | cpu.reg(Gpr::Rdx) << 32;
+    Cpu::serialize();
     cpu.write_msr(index, value)?;
     Err(Stop::Break)
 }

@@ -32,6 +32,9 @@ impl Cpu {
     }
     /// Whether the program may use these ports: IOPL, else the TSS's I/O permission map.
     fn check_port(&mut self, port: u16, size: AccessSize) -> Result<(), Stop> {
+        // Every port instruction comes by here, and none is passed by memory accesses around it
+        // (SDM vol. 1 §19.6).
+        Self::serialize();
         let iopl = (self.state.rflags & flags::IOPL) >> flags::IOPL_SHIFT;
         if !self.protected() || (!self.v86() && u64::from(self.cpl()) <= iopl) {
             return Ok(());

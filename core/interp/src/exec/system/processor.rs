@@ -33,6 +33,7 @@ impl Cpu {
 
 /// CPUID.
 pub(super) fn cpuid(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
+    Cpu::serialize();
     let leaf = cpu.cpuid(cpu.reg(Gpr::Rax) as u32, cpu.reg(Gpr::Rcx) as u32);
     cpu.set_reg(Gpr::Rax, u64::from(leaf.eax));
     cpu.set_reg(Gpr::Rbx, u64::from(leaf.ebx));
@@ -58,6 +59,7 @@ pub(super) fn hypercall(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
 
 /// INVD, WBINVD: there is no cache to write back.
 pub(super) fn cache(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
+    Cpu::serialize();
     cpu.need_ring0()
 }
 

@@ -47,6 +47,7 @@ pub(super) fn store_table(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 /// LGDT, LIDT.
 pub(super) fn load_table(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.need_ring0()?;
+    Cpu::serialize();
     let (seg, at) = (op.mem.seg, cpu.ea(op));
     let limit = cpu.read::<u16>(seg, at)?;
     let base_at = at.wrapping_add(2) & op.mem.mask;
@@ -89,6 +90,7 @@ pub(super) fn smsw(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 pub(super) fn lldt(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.need_protected()?;
     cpu.need_ring0()?;
+    Cpu::serialize();
     let selector = read_rm16(cpu, op, 0)?;
     let ldt = cpu.load_ldt(selector, Blame::PROGRAM)?;
     if !Cpu::canonical(ldt.base) {
@@ -102,6 +104,7 @@ pub(super) fn lldt(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 pub(super) fn ltr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.need_protected()?;
     cpu.need_ring0()?;
+    Cpu::serialize();
     let selector = read_rm16(cpu, op, 0)?;
     if is_null(selector) {
         return Err(cpu.gp(0));
