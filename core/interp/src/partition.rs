@@ -13,7 +13,7 @@ use kasane_cpu::{
 };
 use kasane_memory::{Ram, SoftTlb, TlbClass};
 use kasane_ports::{Clock, Entropy, HeavyBarrier};
-use kasane_spec_x86::control::dr6;
+use kasane_spec_x86::control::{cr0, dr6};
 use spin::RwLock;
 
 use crate::cpu::{CodeSize, Cpu, Fault, Mode, Shadow};
@@ -138,8 +138,8 @@ impl Cpu {
         fresh.vector = self.state.vector.clone();
         fresh.msrs = self.state.msrs.clone();
         fresh.xcr0 = self.state.xcr0;
-        fresh.cr0 |= self.state.cr0
-            & (kasane_spec_x86::control::cr0::CD | kasane_spec_x86::control::cr0::NW);
+        const CACHES: u64 = cr0::CD | cr0::NW;
+        fresh.cr0 = fresh.cr0 & !CACHES | self.state.cr0 & CACHES;
         if !bootstrap {
             fresh.activity = Activity::WaitForSipi;
         }

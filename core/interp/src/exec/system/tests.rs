@@ -1,6 +1,7 @@
 //! Checks of descriptors, control registers, MSRs and ports, by tables. What needs a whole system
 //! (gates, task switches, returns) is tested by `guests/`.
 
+use kasane_cpu::apic::registers;
 use kasane_cpu::{AccessSize, DescriptorTable, Entry, Exit, Gpr};
 use kasane_memory::GuestMemory;
 use kasane_spec_x86::control::{cr0, cr4, efer};
@@ -246,4 +247,30 @@ fn an_overlong_instruction_is_gp_and_an_unknown_one_of_15_bytes_is_ud() {
         let fault = TestCpu::code64(&bytes).step().unwrap_err();
         assert_eq!(fault.vector, expected, "{bytes:02x?}");
     }
+}
+
+#[test]
+fn init_leaves_the_caches_as_they_were() {
+    let mut it = TestCpu::code64(&[0x90]);
+    it.cpu.init();
+    assert_eq!(it.cpu.state.cr0, cr0::ET);
+    it.cpu.state.cr0 |= cr0::CD;
+    it.cpu.init();
+    assert_eq!(it.cpu.state.cr0, cr0::ET | cr0::CD);
+}
+
+#[test]
+fn a_deadline_moves_with_the_tsc() {
+    let wrmsr = [0x0F, 0x30];
+    let mut it = TestCpu::code64(&[wrmsr, wrmsr].concat());
+    it.cpu.apic.write(registers::SVR, 0x1FF, 0);
+    it.cpu.apic.write(registers::LVT_TIMER, 0x4_0030, 0);
+    // The clock stands at 1 ms, a tick is a nanosecond: 5 ms are 4 ms away.
+    it = it.with(Gpr::Rcx, msr::TSC_DEADLINE.into()).with(Gpr::Rax, 5_000_000).with(Gpr::Rdx, 0);
+    it.steps(1);
+    let first = it.cpu.apic.deadline_ns();
+    it = it.with(Gpr::Rcx, msr::TSC.into()).with(Gpr::Rax, 3_000_000);
+    it.steps(1);
+
+    assert_eq!((first, it.cpu.apic.deadline_ns()), (Some(5_000_000), Some(3_000_000)));
 }

@@ -85,6 +85,13 @@ impl Cpu {
         m.tsc_offset = m.tsc_offset.wrapping_add(change);
         m.tsc_adjust = m.tsc_adjust.wrapping_add(change);
         self.publish_system_time();
+        // The deadline is a TSC: the moment at which that comes has moved.
+        let now = self.clock.now_ns();
+        self.apic.advance(now);
+        let deadline = self.apic.tsc_deadline();
+        if deadline != 0 {
+            self.arm_tsc_deadline(deadline);
+        }
     }
 
     /// The deadline is an absolute TSC; 0 disarms.
