@@ -129,15 +129,23 @@ impl PagingContext {
             });
         }
         let walk = Walk { context: self, memory, access, privilege, marking };
-        if self.cr4 & cr4::PAE == 0 {
-            walk.two_level(va)
-        } else if self.efer & efer::LMA == 0 {
-            walk.pae(va)
-        } else {
-            let rights = Rights { write: true, user: true, no_exec: false };
-            walk.levels(va, self.cr3 & self.address_mask(), 4, rights)
+        // Each further round means that somebody changed an entry in the few nanoseconds between
+        // a look at it and its mark, so that there is no need for a bound.
+        loop {
+            match walk.once(va) {
+                Ok(found) => return Ok(found),
+                Err(Ended::Fault(fault)) => return Err(fault),
+                Err(Ended::Changed) => {}
+            }
         }
     }
+}
+
+/// How a walk ended without a translation.
+enum Ended {
+    Fault(PageFault),
+    /// An entry changed while it was looked at: walk again.
+    Changed,
 }
 
 struct Walk<'a, M: ?Sized> {
@@ -155,7 +163,7 @@ struct Entry {
 }
 
 impl<M: GuestMemory + ?Sized> Walk<'_, M> {
-    fn fault(&self, bits: u32) -> PageFault {
+    fn fault(&self, bits: u32) -> Ended {
         let mut error = bits;
         if matches!(self.access, Access::Write) {
             error |= code::W;
@@ -168,7 +176,7 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         if matches!(self.access, Access::Execute) && (nx || smep) {
             error |= code::I;
         }
-        PageFault { error }
+        Ended::Fault(PageFault { error })
     }
 
     /// An entry that lies outside of memory reads as all ones, like a bus without a device.
@@ -176,7 +184,19 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         self.memory.load_u64(gpa & self.context.a20_mask).unwrap_or(u64::MAX)
     }
 
-    fn pae(&self, va: u64) -> Result<Translation, PageFault> {
+    fn once(&self, va: u64) -> Result<Translation, Ended> {
+        let context = self.context;
+        if context.cr4 & cr4::PAE == 0 {
+            self.two_level(va)
+        } else if context.efer & efer::LMA == 0 {
+            self.pae(va)
+        } else {
+            let rights = Rights { write: true, user: true, no_exec: false };
+            self.levels(va, context.cr3 & context.address_mask(), 4, rights)
+        }
+    }
+
+    fn pae(&self, va: u64) -> Result<Translation, Ended> {
         let pdpte = self.context.pdpte.get((va >> 30 & 3) as usize).copied().unwrap_or(0);
         if pdpte & pte::P == 0 {
             return Err(self.fault(0));
@@ -192,7 +212,7 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         mut table: u64,
         mut level: u8,
         mut rights: Rights,
-    ) -> Result<Translation, PageFault> {
+    ) -> Result<Translation, Ended> {
         loop {
             let shift = 12 + 9 * (u32::from(level).wrapping_sub(1));
             let gpa = table + (va >> shift & 0x1FF) * 8;
@@ -227,7 +247,7 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
     }
 
     /// 32-bit paging (SDM vol. 3A §4.3), with PSE-36 large pages.
-    fn two_level(&self, va: u64) -> Result<Translation, PageFault> {
+    fn two_level(&self, va: u64) -> Result<Translation, Ended> {
         let va = va & 0xFFFF_FFFF;
         let pde_gpa = (self.context.cr3 & 0xFFFF_F000) + (va >> 22) * 4;
         let pde = self.read32(pde_gpa);
@@ -270,7 +290,7 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         entry: &Entry,
         page: &Page,
         rights: &Rights,
-    ) -> Result<Translation, PageFault> {
+    ) -> Result<Translation, Ended> {
         let allowed = self.allowed(rights);
         let ok = match self.access {
             Access::Read => allowed.readable,
@@ -319,36 +339,29 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         }
     }
 
-    /// Sets accessed and dirty bits, atomically; if the entry changed meanwhile, the walk is
-    /// done again by a fault-free retry of the caller's instruction: the bits are then set on
-    /// what is there now, which the processor may do as well.
-    fn mark(&self, entry: &Entry, bits: u64, wide: bool) -> Result<(), PageFault> {
+    /// Sets accessed and dirty bits, atomically. If the entry changed since it was read, what was
+    /// found out by it is out of date.
+    fn mark(&self, entry: &Entry, bits: u64, wide: bool) -> Result<(), Ended> {
         if entry.value & bits == bits || matches!(self.marking, Marking::Leave) {
             return Ok(());
         }
         let gpa = entry.gpa & self.context.a20_mask;
-        let mut current = entry.value;
-        for _ in 0..64 {
-            let old = if wide {
-                self.memory.compare_exchange_u64(gpa, current, current | bits)
-            } else {
-                self.memory
-                    .compare_exchange_u32(gpa, current as u32, (current | bits) as u32)
-                    .map(u64::from)
-            };
-            match old {
-                Ok(old) if old == current => return Ok(()),
-                Ok(old) if old & pte::P == 0 => return Err(self.fault(0)),
-                Ok(old) => current = old,
-                // A table in read-only memory keeps its bits.
-                Err(
-                    MemoryError::ReadOnly { .. }
-                    | MemoryError::Unmapped { .. }
-                    | MemoryError::Misaligned { .. },
-                ) => return Ok(()),
-            }
+        let (current, new) = (entry.value, entry.value | bits);
+        let old = if wide {
+            self.memory.compare_exchange_u64(gpa, current, new)
+        } else {
+            self.memory.compare_exchange_u32(gpa, current as u32, new as u32).map(u64::from)
+        };
+        match old {
+            Ok(old) if old == current => Ok(()),
+            Ok(_) => Err(Ended::Changed),
+            // A table in read-only memory keeps its bits.
+            Err(
+                MemoryError::ReadOnly { .. }
+                | MemoryError::Unmapped { .. }
+                | MemoryError::Misaligned { .. },
+            ) => Ok(()),
         }
-        Ok(())
     }
 }
 
