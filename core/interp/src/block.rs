@@ -19,9 +19,14 @@ use crate::op::{MemoryOperand, Op};
 
 const SLOTS: usize = 1 << 14;
 const MAX_OPS: usize = 32;
+/// How often a block is read again because its bytes changed in between.
+const TRIES: usize = 8;
 /// Longest run of bytes that is looked at for one block.
 const MAX_BYTES: usize = 256;
 const PAGE: u64 = 4096;
+
+/// Where no block is looked for: guest-physical addresses have 52 bits.
+const NOWHERE: u64 = u64::MAX;
 
 /// A decoded run of instructions.
 pub struct Block {
@@ -140,7 +145,7 @@ impl BlockCache {
     }
 
     fn decode(cpu: &mut Cpu, rip: u64, va: u64, gpa: u64) -> Result<Block, Stop> {
-        loop {
+        for _ in 0..TRIES {
             let first = Self::fetch(cpu, rip, va, gpa);
             let (instrs, len, second) = Self::decode_bytes(cpu, rip, va, &first)?;
             let offset = gpa & (PAGE - 1);
@@ -172,6 +177,18 @@ impl BlockCache {
             let version = mark.version;
             return Ok(Block { gpa, rip, code, len, version, second: second_mark, ops });
         }
+        Self::decode_once(cpu, rip, va, gpa)
+    }
+
+    /// The one instruction at RIP as it is now, for code that another processor changes all the
+    /// time: to be run, and never to be found again.
+    fn decode_once(cpu: &mut Cpu, rip: u64, va: u64, gpa: u64) -> Result<Block, Stop> {
+        let bytes = Self::fetch(cpu, rip, va, gpa);
+        let (mut instrs, len, _) = Self::decode_bytes(cpu, rip, va, &bytes)?;
+        instrs.truncate(1);
+        let code = cpu.mode.code;
+        let ops = instrs.into_iter().map(|instr| make_op(cpu, instr)).collect();
+        Ok(Block { gpa: NOWHERE, rip, code, len, version: 0, second: None, ops })
     }
 
     /// Reads the bytes of the first page.
@@ -329,5 +346,23 @@ fn make_op(cpu: &Cpu, instr: Instruction) -> Op {
         b: lowered.b,
         c: lowered.c,
         instr,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, TestCpu};
+
+    #[test]
+    fn what_never_holds_still_is_run_one_by_one_and_not_found_again() {
+        let mut it = TestCpu::code32(&[0xB8, 1, 0, 0, 0, 0x90, 0x90]);
+        BlockCache::fetch_page(&mut it.cpu, CODE, CODE).unwrap();
+
+        let block = BlockCache::decode_once(&mut it.cpu, CODE, CODE, CODE).unwrap();
+
+        assert_eq!(block.ops.len(), 1);
+        assert_eq!(block.ops[0].next_rip, CODE + 5);
+        assert_ne!(block.gpa, CODE);
     }
 }

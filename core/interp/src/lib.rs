@@ -21,6 +21,8 @@
 //! written; memory writes may be repeated but not changed.
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod access;
 mod apic_access;

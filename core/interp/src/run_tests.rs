@@ -1,7 +1,11 @@
 //! The run loop with whole blocks.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use kasane_cpu::apic::registers;
 use kasane_cpu::{Entry, Exit, Vcpu};
+use kasane_memory::GuestMemory;
 use kasane_ports::{Msi, MsiSink};
 
 use crate::testing::{CODE, TestCpu};
@@ -26,4 +30,35 @@ fn each_end_of_interrupt_leaves_the_block_at_once() {
 
     assert_eq!(first, (Exit::Eoi { vector: 0x52 }, 5));
     assert_eq!(second, (Exit::Eoi { vector: 0x41 }, 10));
+}
+
+#[test]
+fn code_that_another_processor_changes_all_the_time_is_run_nevertheless() {
+    // mov eax, imm32; nop...
+    let it = TestCpu::code32(&[0xB8, 0, 0, 0, 0, 0x90, 0x90, 0x90]);
+    let (ram, mut vcpu) = (it.ram.clone(), it.vcpu());
+    let stop = AtomicBool::new(false);
+
+    let taken = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let start = Instant::now();
+            let mut immediate = 0u32;
+            while !stop.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(10) {
+                for _ in 0..1000 {
+                    immediate = immediate.wrapping_add(1);
+                    ram.write(CODE + 1, &immediate.to_le_bytes()).unwrap();
+                }
+            }
+        });
+        let start = Instant::now();
+        for _ in 0..200 {
+            vcpu.cpu.state.rip = CODE;
+            vcpu.set_budget(Some(1));
+            vcpu.run(Entry::Resume).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        start.elapsed()
+    });
+
+    assert!(taken < Duration::from_secs(9), "{taken:?}");
 }

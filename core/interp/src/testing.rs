@@ -58,21 +58,24 @@ fn flat(access: u16) -> SegmentRegister {
     SegmentRegister { selector: 0x10, access, limit: u32::MAX, base: 0 }
 }
 
+fn partition(ram: &Arc<Ram>, apics: &Arc<ApicBus>) -> InterpPartition {
+    InterpPartition::new(InterpConfig {
+        ram: ram.clone(),
+        apics: apics.clone(),
+        clock: Arc::new(Quiet),
+        entropy: Arc::new(Quiet),
+        barrier: Arc::new(Quiet),
+        model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
+        tsc_hz: 1_000_000_000,
+        passthrough: Arc::new(|| None),
+    })
+}
+
 impl TestCpu {
     fn with_memory() -> Self {
         let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, MEMORY)]));
         let apics = Arc::new(ApicBus::new(1));
-        let partition = InterpPartition::new(InterpConfig {
-            ram: ram.clone(),
-            apics: apics.clone(),
-            clock: Arc::new(Quiet),
-            entropy: Arc::new(Quiet),
-            barrier: Arc::new(Quiet),
-            model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
-            tsc_hz: 1_000_000_000,
-            passthrough: Arc::new(|| None),
-        });
-        let mut cpu = partition.new_cpu(0).unwrap();
+        let mut cpu = partition(&ram, &apics).new_cpu(0).unwrap();
         cpu.state = CpuState::reset(true);
         Self { cpu, ram, apics, cache: BlockCache::default() }
     }
