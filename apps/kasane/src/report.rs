@@ -148,27 +148,47 @@ fn grouped(number: u64) -> String {
     out
 }
 
-/// What is said at the end of a run.
-pub(crate) fn ending(
-    form: Form,
-    sentence: &str,
-    reason: &str,
-    status: ExitStatus,
-    statistics: Option<&RunStatistics>,
-) {
-    match form {
-        Form::Text => {
-            eprintln!("kasane: {sentence}");
-            if let Some(statistics) = statistics {
-                eprintln!("{}", statistics.table());
+/// How a run ended.
+pub(crate) struct RunEnd {
+    pub(crate) sentence: String,
+    /// The same for programs.
+    pub(crate) reason: &'static str,
+    pub(crate) status: ExitStatus,
+    /// Of the processor that crashed.
+    pub(crate) registers: Option<String>,
+}
+
+impl RunEnd {
+    pub(crate) fn new(
+        sentence: impl Into<String>,
+        reason: &'static str,
+        status: ExitStatus,
+    ) -> Self {
+        Self { sentence: sentence.into(), reason, status, registers: None }
+    }
+
+    /// What is said at the end of a run.
+    pub(crate) fn print(&self, form: Form, statistics: Option<&RunStatistics>) {
+        match form {
+            Form::Text => {
+                eprintln!("kasane: {}", self.sentence);
+                self.registers.iter().for_each(|registers| eprintln!("{registers}"));
+                statistics.iter().for_each(|statistics| eprintln!("{}", statistics.table()));
             }
-        }
-        Form::Json => {
-            let mut details = json!({ "reason": reason, "exit_status": status.code() });
-            if let (Some(details), Some(statistics)) = (details.as_object_mut(), statistics) {
-                details.insert("statistics".to_owned(), json!(statistics));
+            Form::Json => {
+                let mut details = json!({
+                    "reason": self.reason,
+                    "exit_status": self.status.code(),
+                    "sentence": self.sentence,
+                });
+                if let Some(details) = details.as_object_mut() {
+                    let registers = self.registers.as_ref().map(|text| json!(text));
+                    details.extend(registers.map(|text| ("registers".to_owned(), text)));
+                    let statistics = statistics.map(|statistics| json!(statistics));
+                    details.extend(statistics.map(|numbers| ("statistics".to_owned(), numbers)));
+                }
+                eprintln!("{}", with_event("end", &details));
             }
-            eprintln!("{}", with_event("end", &details));
         }
     }
 }

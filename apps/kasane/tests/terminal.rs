@@ -86,9 +86,20 @@ fn ctrl_bracket_leaves_and_ctrl_c_does_not() {
 }
 
 #[test]
+fn ctrl_bracket_leaves_a_guest_that_takes_no_input() {
+    let mut session = Session::start(&[]);
+    session.person.write_all(&[b'x'; 100]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    session.person.write_all(b"\x1D").unwrap();
+    let status = session.end();
+
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
 fn signals_give_the_terminal_back() {
     use std::os::unix::process::ExitStatusExt;
-    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("QUIT", 3)] {
         let mut session = Session::start(&[]);
         let raw = session.is_raw();
         session.signal(name);

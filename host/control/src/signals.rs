@@ -6,17 +6,17 @@ use std::io;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TerminationSignal(pub i32);
 
-/// Calls `act` on a thread of its own for the first SIGTERM, SIGINT or SIGHUP. A second one ends
+/// Calls `act` on a thread of its own for the first SIGTERM, SIGINT, SIGHUP or SIGQUIT. A second one ends
 /// the process at once, in case the orderly way hangs. Hosts without signals never call it.
 ///
 /// # Errors
 /// When the host refuses the handlers.
 #[cfg(unix)]
 pub fn termination(act: impl FnOnce(TerminationSignal) + Send + 'static) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     use signal_hook::iterator::Signals;
 
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut arrived = signals.forever();
         if let Some(signal) = arrived.next() {

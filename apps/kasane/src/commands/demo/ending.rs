@@ -25,7 +25,7 @@ impl Ending {
         for line in said.lines() {
             match serde_json::from_str::<Value>(line) {
                 Ok(event) => {
-                    if matches!(event["event"].as_str(), Some("end" | "error")) {
+                    if matches!(text(&event, "event"), Some("end" | "error")) {
                         last = Some(event);
                     }
                 }
@@ -35,7 +35,7 @@ impl Ending {
         }
         let last = last.unwrap_or_default();
         details.extend(lines_of(&last));
-        let (status, words) = match (last["reason"].as_str(), code) {
+        let (status, words) = match (text(&last, "reason"), code) {
             (Some("powered-off"), Some(0)) => (ExitStatus::Done, "powered off".to_owned()),
             (Some("reset"), _) => (ExitStatus::GuestCrashed, "reset itself".to_owned()),
             (Some("crashed"), _) => (ExitStatus::GuestCrashed, "crashed".to_owned()),
@@ -60,11 +60,16 @@ impl Ending {
     }
 }
 
+fn text<'a>(event: &'a Value, key: &str) -> Option<&'a str> {
+    event.get(key)?.as_str()
+}
+
 /// What an event says in words.
 fn lines_of(event: &Value) -> Vec<String> {
-    let causes = event["causes"].as_array().into_iter().flatten();
-    let texts = [&event["error"]].into_iter().chain(causes).chain([&event["registers"]]);
-    texts.filter_map(Value::as_str).flat_map(str::lines).map(str::to_owned).collect()
+    let causes = event.get("causes").and_then(Value::as_array).into_iter().flatten();
+    let texts = text(event, "error").into_iter().chain(causes.filter_map(Value::as_str));
+    let texts = texts.chain(text(event, "registers"));
+    texts.flat_map(str::lines).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,10 @@ pub(super) enum Key {
     Nothing,
 }
 
+/// What the page keys send.
+pub(super) const PAGE_UP: &[u8] = b"\x1B[5~";
+pub(super) const PAGE_DOWN: &[u8] = b"\x1B[6~";
+
 /// What the cursor keys send (DECCKM).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CursorKeys {

@@ -25,6 +25,8 @@ pub(super) struct Pane {
     lived: Duration,
     load: Load,
     size: TerminalSize,
+    /// The machine has said something.
+    heard: bool,
     /// The machine was not told of `size` yet, and since when.
     untold: Option<Instant>,
 }
@@ -41,6 +43,7 @@ impl Pane {
             lived: Duration::ZERO,
             load,
             size,
+            heard: false,
             untold: None,
         }
     }
@@ -64,6 +67,7 @@ impl Pane {
             self.child.type_in(&answers);
         }
         let mut changed = taken > 0;
+        self.heard |= changed;
         if self.ended.is_none() {
             self.ended = self.child.ending();
             self.lived = self.child.age();
@@ -71,6 +75,11 @@ impl Pane {
             self.tell_size();
         }
         changed
+    }
+
+    /// Whether the machine has not said a word yet.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.heard
     }
 
     /// Types into the machine. One that has ended takes nothing.

@@ -12,7 +12,7 @@ use ratatui::crossterm::{execute, terminal};
 
 use super::child::Child;
 use super::draw::{draw, terminal_sizes};
-use super::keys::{CursorKeys, Key, meaning, pasted};
+use super::keys::{CursorKeys, Key, PAGE_DOWN, PAGE_UP, meaning, pasted};
 use super::pane::Pane;
 use super::signalled::Signalled;
 use crate::outcome::{ExitStatus, Failure};
@@ -135,6 +135,12 @@ impl Screen {
             Key::Bytes(bytes) if over && bytes == b"q" => return Flow::Leave,
             Key::Switch => self.focus = next,
             Key::Scroll(half_screens) => pane.scroll(half_screens),
+            // A machine that has ended doesn't want them.
+            Key::Bytes(bytes) if pane.ended.is_some() => pane.scroll(match bytes.as_slice() {
+                PAGE_UP => 1,
+                PAGE_DOWN => -1,
+                _ => 0,
+            }),
             Key::Bytes(bytes) => pane.type_in(&bytes),
             Key::Nothing => {}
         }
