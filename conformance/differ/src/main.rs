@@ -19,7 +19,7 @@ struct Arguments {
     /// Stop after so many seconds (30, if nothing else is said).
     #[arg(long)]
     seconds: Option<u64>,
-    /// Stop after so many hours.
+    /// Stop after so many hours, and store what differs (in target/differ, if nothing else is said).
     #[arg(long)]
     hours: Option<f64>,
     /// Stop after so many cases.
@@ -122,7 +122,11 @@ fn start() -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.replay {
         return replay(path);
     }
-    if let Some(folder) = &arguments.save {
+    let save = match arguments.hours {
+        Some(_) => arguments.save.clone().or_else(|| Some("target/differ".into())),
+        None => arguments.save.clone(),
+    };
+    if let Some(folder) = &save {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("can't make the folder {}", folder.display()))?;
     }
@@ -135,7 +139,7 @@ fn start() -> anyhow::Result<ExitCode> {
         only: arguments.only.clone(),
         own: arguments.integer,
         jobs: arguments.jobs.unwrap_or(cpus).clamp(1, 64),
-        save: arguments.save.clone(),
+        save,
         strict: arguments.strict,
         verbose: true,
     };

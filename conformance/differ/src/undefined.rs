@@ -1,8 +1,11 @@
 //! What the manual leaves undefined, and so is not compared.
 
+mod faults;
+
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use kasane_spec_x86::flags::{AF, CF, OF, PF, SF, ZF};
 
+pub use self::faults::{either_fault, forget, only_unselected};
 use crate::case::Case;
 
 /// An entry of the table that `--table` prints.
@@ -54,8 +57,28 @@ pub const RULES: &[Rule] = &[
     Rule { what: "DAA DAS", undefined: "OF", source: "SDM vol. 2A, DAA, DAS" },
     Rule {
         what: "VMASKMOV VPMASKMOV MASKMOV",
-        undefined: "which address of the page is in CR2",
+        undefined: "which address of the page is in CR2; which page of two is reported",
         source: "SDM vol. 3A §4.7, vol. 2C, VMASKMOV",
+    },
+    Rule {
+        what: "MASKMOVQ MASKMOVDQU",
+        undefined: "whether bytes that are not selected fault; #AC",
+        source: "SDM vol. 2B, MASKMOVQ, MASKMOVDQU; APM vol. 4, MASKMOVDQU",
+    },
+    Rule {
+        what: "VGATHER VPGATHER, faulting",
+        undefined: "destination and mask above the faulting element; the mask but its sign bits",
+        source: "SDM vol. 2C, VGATHERDPS, VPGATHERDD",
+    },
+    Rule {
+        what: "MMX stores, faulting",
+        undefined: "TOP and the tags: the transition from x87 to MMX may have happened",
+        source: "SDM vol. 3A, Effect of MMX instructions on the tag word: nothing of faults",
+    },
+    Rule {
+        what: "VCVTPS2PH, faulting",
+        undefined: "the exception flags of MXCSR: arithmetic may have come before the store",
+        source: "SDM vol. 2C, VCVTPS2PH, which does not order the two",
     },
     Rule { what: "BSWAP r16", undefined: "the result", source: "SDM vol. 2A, BSWAP" },
 ];

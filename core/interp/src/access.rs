@@ -28,6 +28,10 @@ impl Cpu {
     #[inline(always)]
     pub fn read<T: Scalar>(&mut self, seg: Seg, offset: u64) -> Result<T, Stop> {
         let va = self.linear(seg, offset, T::SIZE as u64, Access::Read)?;
+        self.read_for(seg, va)
+    }
+    #[inline(always)]
+    fn read_for<T: Scalar>(&mut self, seg: Seg, va: u64) -> Result<T, Stop> {
         match self.tlb.read(self.mode.data, va) {
             Some(value) => Ok(value),
             None => self.read_slow(seg, va, self.mode.data),
@@ -41,6 +45,10 @@ impl Cpu {
     #[inline(always)]
     pub fn write<T: Scalar>(&mut self, seg: Seg, offset: u64, value: T) -> Result<(), Stop> {
         let va = self.linear(seg, offset, T::SIZE as u64, Access::Write)?;
+        self.write_for(seg, va, value)
+    }
+    #[inline(always)]
+    fn write_for<T: Scalar>(&mut self, seg: Seg, va: u64, value: T) -> Result<(), Stop> {
         match self.tlb.write(self.mode.data, va, value) {
             Some(Stored::Data) => Ok(()),
             Some(Stored::Code) => {
@@ -131,7 +139,62 @@ impl Cpu {
             return Ok(va);
         }
         self.linear_checked(seg, offset, len, access)?;
+        self.check_alignment(seg, va, len)?;
+        self.watch(va, len, matches!(access, Access::Write));
         Ok(va)
+    }
+
+    /// `linear` for operands that never raise #AC (SDM vol. 2A §2.4, the classes without it).
+    #[inline(always)]
+    fn linear_unaligned(
+        &mut self,
+        seg: Seg,
+        offset: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<u64, Stop> {
+        let n = seg as usize;
+        let need = if matches!(access, Access::Write) { 2 } else { 1 };
+        let base = self.mode.base.get(n).copied().unwrap_or(0);
+        let va = base.wrapping_add(offset) & self.mode.linear_mask;
+        if self.mode.plain.get(n).copied().unwrap_or(0) & need != 0 {
+            return Ok(va);
+        }
+        self.linear_checked(seg, offset, len, access)?;
+        self.watch(va, len, matches!(access, Access::Write));
+        Ok(va)
+    }
+
+    /// `read`, without #AC.
+    ///
+    /// # Errors
+    /// As for `read`, less #AC.
+    pub fn read_unaligned<T: Scalar>(&mut self, seg: Seg, offset: u64) -> Result<T, Stop> {
+        let va = self.linear_unaligned(seg, offset, T::SIZE as u64, Access::Read)?;
+        self.read_for(seg, va)
+    }
+
+    /// `write`, without #AC.
+    ///
+    /// # Errors
+    /// As for `write`, less #AC.
+    pub fn write_unaligned<T: Scalar>(
+        &mut self,
+        seg: Seg,
+        offset: u64,
+        value: T,
+    ) -> Result<(), Stop> {
+        let va = self.linear_unaligned(seg, offset, T::SIZE as u64, Access::Write)?;
+        self.write_for(seg, va, value)
+    }
+
+    /// `probe_write`, without #AC.
+    ///
+    /// # Errors
+    /// As for `probe_write`, less #AC.
+    pub fn probe_write_unaligned(&mut self, seg: Seg, offset: u64, len: u64) -> Result<(), Stop> {
+        let va = self.linear_unaligned(seg, offset, len, Access::Write)?;
+        self.probe_linear(seg, va, len, Access::Write, self.mode.data)
     }
 
     #[cold]
@@ -146,18 +209,21 @@ impl Cpu {
         if !self.code64() && !self.segment_allows(seg, offset, len, write) {
             return Err(self.segment_fault(seg));
         }
-        let base = self.mode.base.get(seg as usize).copied().unwrap_or(0);
-        let va = base.wrapping_add(offset) & self.mode.linear_mask;
-        // Operands of 16 bytes and more either must be aligned, which is #GP, or need not be.
-        let aligned_to = if matches!(len, 2 | 4 | 8) { len } else { 1 };
-        if self.alignment_checked() && va & (aligned_to - 1) != 0 {
-            if self.code64() && !Self::canonical(va) {
-                return Err(self.segment_fault(seg));
-            }
-            return Err(self.raise(vector::AC, Some(0)));
-        }
-        self.watch(va, len, write);
         Ok(())
+    }
+
+    /// #AC if it is on. Operands of 16 bytes and more either must be aligned, which is #GP, or
+    /// need not be.
+    #[cold]
+    fn check_alignment(&mut self, seg: Seg, va: u64, len: u64) -> Result<(), Stop> {
+        let aligned_to = if matches!(len, 2 | 4 | 8) { len } else { 1 };
+        if !self.alignment_checked() || va & (aligned_to - 1) == 0 {
+            return Ok(());
+        }
+        if self.code64() && !Self::canonical(va) {
+            return Err(self.segment_fault(seg));
+        }
+        Err(self.raise(vector::AC, Some(0)))
     }
 
     /// #SS(0) for the stack segment, else #GP(0).

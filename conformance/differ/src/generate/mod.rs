@@ -7,12 +7,14 @@ mod memory;
 mod operand;
 mod vectors;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind, Register,
+};
 use kasane_spec_x86::flags;
 
 use self::memory::{Place, target};
 use crate::case::{Case, PATTERNS, Patch};
-use crate::layout::{CODE, DATA, DATA_END, PAGE};
+use crate::layout::{CODE, CODE_END, DATA, DATA_END, PAGE};
 use crate::rng::Rng;
 
 const RAX: usize = 0;
@@ -75,7 +77,11 @@ impl Generator {
             Some((built, bytes))
         });
         let (built, bytes) = built?;
-        let bytes = if rng.chance(6) { with_odd_prefixes(&bytes, &mut rng) } else { bytes };
+        let bytes = match rng.below(100) {
+            0..=5 => with_odd_prefixes(&bytes, &mut rng),
+            6..=9 => with_a_bit_turned(bytes, &mut rng),
+            _ => bytes,
+        };
         let mut case = Case { bytes, bits, rip, ..Case::default() };
         let instr = decode(&case);
         if !acceptable(&instr, &case) {
@@ -94,15 +100,36 @@ fn with_odd_prefixes(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
     out
 }
 
+/// Another instruction, or an unusual encoding of the same: bits that are ignored, a REX prefix
+/// too many, longer displacements.
+fn with_a_bit_turned(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
+    let at = rng.below(bytes.len() as u64) as usize;
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte ^= 1 << rng.below(8);
+    }
+    bytes
+}
+
+/// Whether an instruction lacks bytes.
+fn truncated(case: &Case) -> bool {
+    let mut decoder = Decoder::with_ip(case.bits, &case.bytes, case.rip, DecoderOptions::NONE);
+    let _ = decoder.decode();
+    decoder.last_error() == DecoderError::NoMoreBytes
+}
+
 fn acceptable(instr: &Instruction, case: &Case) -> bool {
     if case.bytes.len() > 15 {
         return false;
     }
     if instr.is_invalid() {
-        // Only a misplaced LOCK is known to be invalid for every processor.
-        return case.bytes.first() == Some(&0xF0) && !case.bytes.contains(&0x62);
+        // Only a misplaced LOCK is known to be invalid for every processor. One of which bytes are
+        // missing is not: it goes on in what follows.
+        return instr.len() == case.bytes.len()
+            && !truncated(case)
+            && case.bytes.first() == Some(&0xF0)
+            && !case.bytes.contains(&0x62);
     }
-    if instr.len() != case.bytes.len() || !codes::allowed(instr.code(), case.bits) {
+    if instr.len() != case.bytes.len() || !codes::testable(instr.code(), case.bits) {
         return false;
     }
     let near = matches!(instr.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32);
@@ -288,6 +315,7 @@ fn correlate(case: &mut Case, instr: &Instruction, place: Option<Place>, rng: &m
                 set(case, r, bit);
             }
         }
+        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => flags_to_pop(case, rng),
         Mnemonic::Jmp | Mnemonic::Call => indirect(case, instr, at, rng),
         Mnemonic::Ret => {
             let sp = case.gpr[RSP];
@@ -298,12 +326,28 @@ fn correlate(case: &mut Case, instr: &Instruction, place: Option<Place>, rng: &m
     }
 }
 
+/// Where a branch goes by a register or memory: not into itself, nor into the jump behind it.
 fn code_target(case: &Case, rng: &mut Rng) -> u64 {
-    match rng.below(12) {
+    let to = match rng.below(12) {
         0 => target(rng),
         1 => rng.corner(),
         2 => case.landing(),
         _ => case.rip.wrapping_add(32 + rng.below(100)),
+    };
+    let own = case.rip..case.rip + case.code().len() as u64;
+    if own.contains(&to) { case.landing() } else { to }
+}
+
+/// Flags on the stack, without TF: a trap behind the instruction would be the trampoline's. So
+/// the stack is where we can write.
+fn flags_to_pop(case: &mut Case, rng: &mut Rng) {
+    if (CODE..CODE_END).contains(&case.gpr[RSP].wrapping_add(8)) {
+        set(case, RSP, DATA + 0x400);
+    }
+    let sp = case.gpr[RSP];
+    let value = (rng.next() & !flags::TF).to_le_bytes();
+    for (n, byte) in value.iter().enumerate() {
+        add_patch(case, sp.wrapping_add(n as u64), &[*byte]);
     }
 }
 

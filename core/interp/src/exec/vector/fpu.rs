@@ -91,12 +91,6 @@ pub(super) fn enter_mmx(v: &mut VectorState) {
     v.set_ftw(0xFF);
 }
 
-/// What an MMX store that faults leaves behind on Intel's processors: TOP is zero already.
-pub(super) fn leave_top(v: &mut VectorState) {
-    rotate(v, 0);
-    v.set_fsw(v.fsw() & !0x3800);
-}
-
 /// FNINIT. The registers' contents stay.
 fn initialize(v: &mut VectorState) {
     rotate(v, 0);

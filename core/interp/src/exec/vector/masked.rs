@@ -65,20 +65,12 @@ fn number(register: Register) -> u8 {
     (register.number() & 15) as u8
 }
 
-/// Elements never raise #AC, so while that is on they are accessed by bytes.
+/// Elements never raise #AC (SDM vol. 2C, VMASKMOV, VPGATHERDD).
 fn read_element<const SIZE: usize>(cpu: &mut Cpu, op: &Op, at: u64) -> Result<u64, Stop> {
-    if cpu.alignment_checked() {
-        let mut value = 0;
-        for n in 0..SIZE as u64 {
-            let byte: u8 = cpu.read(op.mem.seg, Cpu::within(op, at, n))?;
-            value |= u64::from(byte) << (8 * n);
-        }
-        return Ok(value);
-    }
     if SIZE == 8 {
-        cpu.read::<u64>(op.mem.seg, at)
+        cpu.read_unaligned::<u64>(op.mem.seg, at)
     } else {
-        Ok(u64::from(cpu.read::<u32>(op.mem.seg, at)?))
+        Ok(u64::from(cpu.read_unaligned::<u32>(op.mem.seg, at)?))
     }
 }
 
@@ -97,10 +89,12 @@ fn gather<const INDEX: usize, const DATA: usize>(cpu: &mut Cpu, op: &Op) -> Resu
     let indices = cpu.state.vector.ymm(index);
     let mut mask_value = cpu.state.vector.ymm(mask);
     let mut result = cpu.state.vector.ymm(destination);
-    let mut begun = false;
+    for i in 0..32 / DATA {
+        let ones = if selected::<DATA>(mask_value, i) { u64::MAX } else { 0 };
+        set_element::<DATA>(&mut mask_value, i, ones);
+    }
     for i in 0..count {
         if !selected::<DATA>(mask_value, i) {
-            set_element::<DATA>(&mut mask_value, i, 0);
             continue;
         }
         let raw = element::<INDEX>(indices, i);
@@ -109,7 +103,6 @@ fn gather<const INDEX: usize, const DATA: usize>(cpu: &mut Cpu, op: &Op) -> Resu
         let at = cpu.gpr(op.mem.base).wrapping_add(scaled).wrapping_add(op.mem.disp) & op.mem.mask;
         match read_element::<DATA>(cpu, op, at) {
             Ok(value) => {
-                begun = true;
                 set_element::<DATA>(&mut result, i, value);
                 set_element::<DATA>(&mut mask_value, i, 0);
             }
@@ -117,18 +110,6 @@ fn gather<const INDEX: usize, const DATA: usize>(cpu: &mut Cpu, op: &Op) -> Resu
                 // Elements that are done stay done at a fault. A question to the machine is
                 // asked again from the start.
                 if stop == Stop::Fault {
-                    // The mask is in its normal form already: ones or zeros.
-                    let length = index_register.size().max(data_bytes);
-                    for rest in i..32 / DATA {
-                        let inside = rest * DATA < length;
-                        let wanted = inside && selected::<DATA>(mask_value, rest);
-                        let ones = if wanted { u64::MAX } else { 0 };
-                        set_element::<DATA>(&mut mask_value, rest, ones);
-                    }
-                    // Nothing loaded yet: the destination is as it was.
-                    for above in (data_bytes / 4..8).filter(|_| begun) {
-                        set_element::<4>(&mut result, above, 0);
-                    }
                     cpu.state.vector.set_ymm(destination, result);
                     cpu.state.vector.set_ymm(mask, mask_value);
                 }
@@ -136,8 +117,7 @@ fn gather<const INDEX: usize, const DATA: usize>(cpu: &mut Cpu, op: &Op) -> Resu
             }
         }
     }
-    let kept = count * DATA;
-    for i in kept / 4..8 {
+    for i in count * DATA / 4..8 {
         set_element::<4>(&mut result, i, 0);
     }
     cpu.state.vector.set_ymm(destination, result);
@@ -156,8 +136,6 @@ fn maskmov<const SIZE: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     }
     let destination = op.instr.op_register(0);
     let mut result = [0; 4];
-    let count = destination.size() / SIZE;
-    check_elements::<SIZE>(cpu, op, ea, (mask, count))?;
     for i in 0..destination.size() / SIZE {
         if selected::<SIZE>(mask, i) {
             let at = Cpu::within(op, ea, (i * SIZE) as u64);
@@ -168,26 +146,6 @@ fn maskmov<const SIZE: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-/// An element that is not canonical comes before one that is not there.
-fn check_elements<const SIZE: usize>(
-    cpu: &mut Cpu,
-    op: &Op,
-    ea: u64,
-    (mask, count): (Ymm, usize),
-) -> Result<(), Stop> {
-    if !cpu.code64() {
-        return Ok(());
-    }
-    let base = cpu.mode.base.get(op.mem.seg as usize).copied().unwrap_or(0);
-    for i in (0..count).filter(|i| selected::<SIZE>(mask, *i)) {
-        let last = base.wrapping_add(ea).wrapping_add((i * SIZE + SIZE - 1) as u64);
-        if !Cpu::canonical(last) {
-            return Err(cpu.segment_fault(op.mem.seg));
-        }
-    }
-    Ok(())
-}
-
 /// All elements are looked at before the first is written.
 fn mask_store<const SIZE: usize>(
     cpu: &mut Cpu,
@@ -195,21 +153,15 @@ fn mask_store<const SIZE: usize>(
     ea: u64,
     (mask, value, count): (Ymm, Ymm, usize),
 ) -> Result<(), Stop> {
-    check_elements::<SIZE>(cpu, op, ea, (mask, count))?;
+    let at = |i: usize| Cpu::within(op, ea, (i * SIZE) as u64);
     for i in (0..count).filter(|i| selected::<SIZE>(mask, *i)) {
-        cpu.probe_write(op.mem.seg, Cpu::within(op, ea, (i * SIZE) as u64), 1)?;
-        cpu.probe_write(op.mem.seg, Cpu::within(op, ea, (i * SIZE + SIZE - 1) as u64), 1)?;
+        cpu.probe_write_unaligned(op.mem.seg, at(i), SIZE as u64)?;
     }
     for i in (0..count).filter(|i| selected::<SIZE>(mask, *i)) {
-        let at = Cpu::within(op, ea, (i * SIZE) as u64);
-        if cpu.alignment_checked() {
-            for (n, byte) in (0..SIZE as u64).zip(element::<SIZE>(value, i).to_le_bytes()) {
-                cpu.write(op.mem.seg, Cpu::within(op, at, n), byte)?;
-            }
-        } else if SIZE == 8 {
-            cpu.write(op.mem.seg, at, element::<8>(value, i))?;
+        if SIZE == 8 {
+            cpu.write_unaligned(op.mem.seg, at(i), element::<8>(value, i))?;
         } else {
-            cpu.write(op.mem.seg, at, element::<4>(value, i) as u32)?;
+            cpu.write_unaligned(op.mem.seg, at(i), element::<4>(value, i) as u32)?;
         }
     }
     Ok(())
@@ -225,13 +177,10 @@ fn mask_bytes(cpu: &mut Cpu, op: &Op, (mask, value, count): (u128, u128, u8)) ->
     let start = cpu.reg(kasane_cpu::Gpr::Rdi);
     let at = |i: u8| (start & width).wrapping_add(u64::from(i));
     let chosen = |i: &u8| mask >> (8 * i + 7) & 1 != 0;
-    // Intel's processors look at the alignment and at the whole operand, whatever is chosen; at
-    // that of MASKMOVDQU from its end.
+    // Whether bytes that are not chosen fault is the implementation's choice (SDM vol. 2B,
+    // MASKMOVDQU); ours do, which proves the whole operand before the first byte is written.
     cpu.linear(op.mem.seg, at(0), 8, Access::Write)?;
-    let (first, last) = (at(0), at(count.wrapping_sub(1)));
-    for byte in if count == 8 { [first, last] } else { [last, first] } {
-        cpu.probe_write(op.mem.seg, byte, 1)?;
-    }
+    cpu.probe_write_unaligned(op.mem.seg, at(0), u64::from(count))?;
     for i in (0..count).filter(chosen) {
         cpu.write(op.mem.seg, at(i), (value >> (8 * i)) as u8)?;
     }
@@ -248,11 +197,9 @@ fn maskmovq(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         let [a, b, c, d, e, f, g, h, ..] = v.st(physical.wrapping_sub(top) & 7);
         u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     });
-    let done = mask_bytes(cpu, op, (mask, value, 8));
-    if done != Err(Stop::Exit) {
-        enter_mmx(&mut cpu.state.vector); // also if it faults, as on Intel's processors
-    }
-    done
+    mask_bytes(cpu, op, (mask, value, 8))?;
+    enter_mmx(&mut cpu.state.vector);
+    Ok(())
 }
 
 fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic;
 use kasane_cpu::paging::Access;
+use kasane_memory::Scalar;
 
 use crate::cpu::{Cpu, Stop};
 use crate::op::Op;
@@ -115,31 +116,23 @@ impl Cpu {
         self.probe_write(op.mem.seg, ea, len)
     }
 
-    /// The parts of an operand are not what #AC looks at; bytes never raise it.
-    fn bytewise(&self, op: &Op, len: usize) -> bool {
-        let in_parts = piece(len) != len && len != 10;
-        let lax = matches!(op.instr.mnemonic(), Mnemonic::Vcvtps2ph | Mnemonic::Vcvtph2ps);
-        (in_parts || lax) && self.alignment_checked()
-    }
-
     /// Reads a memory operand of `len` bytes (at most 64) in pieces of up to 16.
     pub(super) fn read_bytes(&mut self, op: &Op, ea: u64, out: &mut [u8]) -> Result<(), Stop> {
-        let seg = op.mem.seg;
         let mut at = 0u64;
         if out.len() > 16 {
             self.check_end(op, ea, out.len() as u64)?;
         }
-        let bytewise = self.bytewise(op, out.len());
+        let alignment = alignment(op, out.len());
         let mut rest = out;
         while !rest.is_empty() {
             let from = Self::within(op, ea, at);
-            let n = if bytewise { 1 } else { piece(rest.len()) };
+            let n = piece(rest.len());
             let bytes = match n {
-                16 => self.read::<u128>(seg, from)?.to_le_bytes(),
-                8 => u128::from(self.read::<u64>(seg, from)?).to_le_bytes(),
-                4 => u128::from(self.read::<u32>(seg, from)?).to_le_bytes(),
-                2 => u128::from(self.read::<u16>(seg, from)?).to_le_bytes(),
-                _ => u128::from(self.read::<u8>(seg, from)?).to_le_bytes(),
+                16 => self.read::<u128>(op.mem.seg, from)?.to_le_bytes(),
+                8 => self.read_piece::<u64>(op, from, alignment)?,
+                4 => self.read_piece::<u32>(op, from, alignment)?,
+                2 => self.read_piece::<u16>(op, from, alignment)?,
+                _ => self.read_piece::<u8>(op, from, alignment)?,
             };
             let Some((head, tail)) = rest.split_at_mut_checked(n) else { break };
             for (to, byte) in head.iter_mut().zip(bytes) {
@@ -151,19 +144,32 @@ impl Cpu {
         Ok(())
     }
 
+    #[inline(always)]
+    fn read_piece<T: Scalar>(
+        &mut self,
+        op: &Op,
+        from: u64,
+        alignment: Alignment,
+    ) -> Result<[u8; 16], Stop> {
+        let value: T = match alignment {
+            Alignment::Checked => self.read(op.mem.seg, from)?,
+            Alignment::Free => self.read_unaligned(op.mem.seg, from)?,
+        };
+        Ok(value.widen().to_le_bytes())
+    }
+
     /// Writes a memory operand in pieces of up to 16 bytes, all or none.
     pub(super) fn write_bytes(&mut self, op: &Op, ea: u64, bytes: &[u8]) -> Result<(), Stop> {
-        let seg = op.mem.seg;
         // An 80-bit store is one of eight bytes and one of two, also if the second faults.
         if piece(bytes.len()) != bytes.len() && bytes.len() != 10 {
-            self.probe_write(seg, ea, bytes.len() as u64)?;
+            self.probe_write(op.mem.seg, ea, bytes.len() as u64)?;
         }
         let mut at = 0u64;
-        let bytewise = self.bytewise(op, bytes.len());
+        let alignment = alignment(op, bytes.len());
         let mut rest = bytes;
         while !rest.is_empty() {
             let to = Self::within(op, ea, at);
-            let n = if bytewise { 1 } else { piece(rest.len()) };
+            let n = piece(rest.len());
             let Some((head, tail)) = rest.split_at_checked(n) else { break };
             let mut whole = [0u8; 16];
             for (slot, byte) in whole.iter_mut().zip(head) {
@@ -171,17 +177,46 @@ impl Cpu {
             }
             let value = u128::from_le_bytes(whole);
             match n {
-                16 => self.write(seg, to, value)?,
-                8 => self.write(seg, to, value as u64)?,
-                4 => self.write(seg, to, value as u32)?,
-                2 => self.write(seg, to, value as u16)?,
-                _ => self.write(seg, to, value as u8)?,
+                16 => self.write(op.mem.seg, to, value)?,
+                8 => self.write_piece(op, to, value as u64, alignment)?,
+                4 => self.write_piece(op, to, value as u32, alignment)?,
+                2 => self.write_piece(op, to, value as u16, alignment)?,
+                _ => self.write_piece(op, to, value as u8, alignment)?,
             }
             rest = tail;
             at = at.wrapping_add(n as u64);
         }
         Ok(())
     }
+
+    #[inline(always)]
+    fn write_piece<T: Scalar>(
+        &mut self,
+        op: &Op,
+        to: u64,
+        value: T,
+        alignment: Alignment,
+    ) -> Result<(), Stop> {
+        match alignment {
+            Alignment::Checked => self.write(op.mem.seg, to, value),
+            Alignment::Free => self.write_unaligned(op.mem.seg, to, value),
+        }
+    }
+}
+
+/// Whether an operand may raise #AC.
+#[derive(Clone, Copy)]
+enum Alignment {
+    Checked,
+    Free,
+}
+
+/// The parts of an operand are not what #AC looks at, and F16C's operands never raise it (SDM
+/// vol. 2C, VCVTPH2PS, VCVTPS2PH).
+fn alignment(op: &Op, len: usize) -> Alignment {
+    let in_parts = piece(len) != len && len != 10;
+    let half_floats = matches!(op.instr.mnemonic(), Mnemonic::Vcvtps2ph | Mnemonic::Vcvtph2ps);
+    if in_parts || half_floats { Alignment::Free } else { Alignment::Checked }
 }
 
 /// The largest access that fits in `len` bytes.

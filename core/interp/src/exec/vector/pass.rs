@@ -7,7 +7,6 @@ use kasane_passthrough::{
 
 use crate::cpu::{Cpu, Stop};
 use crate::exec::missing;
-use crate::exec::vector::fpu::leave_top;
 use crate::op::{Lowered, Op};
 
 /// The handler of an instruction that may be passed through, as far as can be told by its
@@ -138,6 +137,7 @@ fn store(
     (ea, operand): (u64, Operand),
 ) -> Result<(), Stop> {
     let v = &cpu.state.vector;
+    let mxcsr = v.mxcsr();
     let image = match prepared.unit() {
         Unit::X87 | Unit::Mmx => Some((v.fx, v.fcs, v.fds)),
         Unit::Sse | Unit::Avx => None,
@@ -148,14 +148,11 @@ fn store(
     }
     let bytes = scratch.0.get(..usize::from(operand.size)).unwrap_or_default();
     let written = cpu.write_bytes(op, ea, bytes);
-    // MXCSR's flags stay: that is how VCVTPS2PH behaves on Intel's processors.
-    if written.is_err()
-        && let Some((fx, fcs, fds)) = image
-    {
+    if written.is_err() {
         let v = &mut cpu.state.vector;
-        (v.fx, v.fcs, v.fds) = (fx, fcs, fds);
-        if written == Err(Stop::Fault) && prepared.unit() == Unit::Mmx {
-            leave_top(v);
+        v.set_mxcsr(mxcsr);
+        if let Some((fx, fcs, fds)) = image {
+            (v.fx, v.fcs, v.fds) = (fx, fcs, fds);
         }
     }
     written

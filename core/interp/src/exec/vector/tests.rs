@@ -1,8 +1,10 @@
 //! What the host has no part in: checks and their order, operands, images in the old formats.
 
 use kasane_cpu::Gpr;
+use kasane_memory::GuestMemory;
 use kasane_spec_x86::control::{cr0, cr4};
-use kasane_spec_x86::vector::{GP, MF, NM, PF, UD};
+use kasane_spec_x86::vector::{AC, GP, MF, NM, PF, UD};
+use kasane_spec_x86::{flags, paging};
 
 use crate::testing::{DATA, TestCpu};
 
@@ -137,6 +139,108 @@ fn maskmovdqu_writes_the_chosen_bytes_only() {
     it.cpu.state.vector.set_ymm(1, [0x8000_0000_0000_0080, 0, 0, 0]);
     it.step().unwrap();
     assert_eq!(it.memory(DATA), 0x1100_0000_0000_0088);
+}
+
+/// At ring 3 with #AC on.
+fn alignment_checked(code: &[u8]) -> TestCpu {
+    let mut it = enabled(code).with_flags(flags::AC);
+    for entry in [0x1000, 0x2000, 0x3000, 0x3008] {
+        let old: u64 = it.ram.load_u64(entry).unwrap();
+        it.ram.store_u64(entry, old | paging::US).unwrap();
+    }
+    let state = &mut it.cpu.state;
+    state.cr0 |= cr0::AM;
+    state.cs.access |= 0x60;
+    state.ss.access |= 0x60;
+    it.cpu.refresh_mode();
+    it.cpu.tlb.flush_all();
+    it
+}
+
+#[test]
+fn elements_never_raise_an_alignment_check() {
+    // vpmaskmovd xmm0, xmm1, [rbx]; mov eax, [rbx]
+    let run = |code: &[u8]| {
+        let mut it = alignment_checked(code).with(Gpr::Rbx, DATA + 1);
+        it.cpu.state.vector.set_ymm(1, [u64::MAX; 4]);
+        it.step().err().map(|fault| fault.vector)
+    };
+    let masked = run(&[0xC4, 0xE2, 0x71, 0x8C, 0x03]);
+    let plain = run(&[0x8B, 0x03]);
+    assert_eq!([masked, plain], [None, Some(AC)]);
+}
+
+#[test]
+fn an_element_that_ends_beyond_the_canonical_addresses_is_gp_also_with_alignment_checks() {
+    // vpgatherdd xmm1, [rbx + xmm2*1], xmm3
+    let mut it =
+        alignment_checked(&[0xC4, 0xE2, 0x61, 0x90, 0x0C, 0x13]).with(Gpr::Rbx, 0x7FFF_FFFF_FFFE);
+    let v = &mut it.cpu.state.vector;
+    v.set_ymm(2, [0; 4]);
+    v.set_ymm(3, [u64::MAX; 4]);
+    assert_eq!(it.step().unwrap_err().vector, GP);
+}
+
+#[test]
+fn a_gather_clears_the_upper_half_only_when_it_is_done() {
+    // vpgatherqd xmm1, [rbx + ymm2*1], xmm3; the second element is not mapped in the first run.
+    let run = |second: u64| {
+        let mut it = enabled(&[0xC4, 0xE2, 0x65, 0x91, 0x0C, 0x13])
+            .with_memory_at(DATA, &[1, 0, 0, 0, 2, 0, 0, 0]);
+        let v = &mut it.cpu.state.vector;
+        v.set_ymm(1, [0xAAAA_AAAA_AAAA_AAAA; 4]);
+        v.set_ymm(2, [0, second, 4, 4]);
+        v.set_ymm(3, [u64::MAX; 4]);
+        let fault = it.step().err().map(|fault| fault.vector);
+        (fault, it.cpu.state.vector.ymm(1))
+    };
+    let (faulted, kept) = run(0x7000_0000);
+    let (done, cleared) = run(4);
+    assert_eq!((faulted, done), (Some(PF), None));
+    let a = 0xAAAA_AAAA_AAAA_AAAA;
+    assert_eq!(kept, [0xAAAA_AAAA_0000_0001, a, a, a]);
+    assert_eq!(cleared, [1 | 2 << 32, 2 | 2 << 32, 0, 0]);
+}
+
+#[test]
+fn a_masked_store_that_faults_writes_nothing() {
+    // vpmaskmovd [rbx], xmm1, xmm0; maskmovdqu xmm0, xmm1; both over the end of what is mapped.
+    let end = 0x40_0000;
+    let run = |code: &[u8]| {
+        let mut it = enabled(code).with(Gpr::Rbx, end - 8).with(Gpr::Rdi, end - 8);
+        it.cpu.state.vector.set_ymm(0, [u64::MAX; 4]);
+        it.cpu.state.vector.set_ymm(1, [u64::MAX; 4]);
+        let fault = it.step().unwrap_err();
+        (fault.vector, fault.address, it.memory(end - 8))
+    };
+    let elements = run(&[0xC4, 0xE2, 0x71, 0x8E, 0x03]);
+    let bytes = run(&[0x66, 0x0F, 0xF7, 0xC1]);
+    assert_eq!([elements, bytes], [(PF, end, 0); 2]);
+}
+
+#[test]
+fn elements_that_are_not_selected_do_not_fault() {
+    // vpmaskmovd [rbx], xmm1, xmm0 with only its lower two elements on a page that is there.
+    let end = 0x40_0000;
+    let mut it = enabled(&[0xC4, 0xE2, 0x71, 0x8E, 0x03]).with(Gpr::Rbx, end - 8);
+    it.cpu.state.vector.set_ymm(0, [7 | 8 << 32, 9, 0, 0]);
+    it.cpu.state.vector.set_ymm(1, [u64::MAX, 0, 0, 0]);
+    it.step().unwrap();
+    assert_eq!(it.memory(end - 8), 7 | 8 << 32);
+}
+
+#[test]
+fn a_masked_mmx_store_that_faults_leaves_the_x87_stack() {
+    let run = |rdi: u64| {
+        let mut it = enabled(&[0x0F, 0xF7, 0xC1]).with(Gpr::Rdi, rdi); // maskmovq mm0, mm1
+        it.cpu.state.vector.set_fsw(0x1800);
+        it.cpu.state.vector.set_ftw(0);
+        let fault = it.step().err().map(|fault| fault.vector);
+        (fault, it.cpu.state.vector.fsw(), it.cpu.state.vector.ftw())
+    };
+    let (faulted, done) = (run(0x7000_0000), run(DATA));
+    assert_eq!(faulted, (Some(PF), 0x1800, 0));
+    assert_eq!(done, (None, 0, 0xFF));
 }
 
 #[test]
