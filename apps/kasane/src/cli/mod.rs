@@ -38,7 +38,8 @@ Examples:
 const DEMO_HELP: &str = "\
 In a terminal both boot to a shell. Tab switches between the machines, Ctrl-] leaves, Shift-PgUp
 and Shift-PgDn (or Alt) show older lines, Shift-Tab types a Tab. Into a pipe: both machines run
-`uname -a; cat /proc/cpuinfo; poweroff`, and what they said is printed.
+`uname -a; cat /proc/cpuinfo; poweroff`, and what they said is printed. A machine that resets itself
+counts as crashed.
 
 Kernel and busybox are taken from the folder that the environment variable KASANE_GUESTS names
 (cloud/vmlinuz and busybox/amd64/busybox), or else fetched with apt into the user's cache.";
@@ -58,7 +59,7 @@ pub(crate) enum Command {
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_STATUS_HELP}"))]
     Run(Box<RunArguments>),
     /// Run two stock Debian kernels side by side
-    #[command(after_help = DEMO_HELP)]
+    #[command(after_help = format!("{DEMO_HELP}\n\n{EXIT_STATUS_HELP}"))]
     Demo(DemoArguments),
     /// Say what this host and the engines can do
     Info(InfoArguments),
@@ -91,22 +92,22 @@ pub(crate) struct RunArguments {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
-    /// The guest's memory, 16M to 16G
+    /// The guest's memory, 16M to 16G; without it or a definition 512M
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<MemorySize>,
-    /// How many processors, 1 to 8
+    /// How many processors, 1 to 8; without it or a definition 1
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<CpuCount>,
-    /// What each processor can do
+    /// What each processor can do; without it or a definition max: all that this host allows
     #[arg(long, value_name = "MODEL", value_parser = values::cpu_model())]
     pub(crate) cpu: Option<CpuModel>,
-    /// What makes guest instructions run
+    /// What makes guest instructions run; auto takes the best that works here
     #[arg(long, value_parser = values::engine())]
     pub(crate) engine: Option<Engine>,
     /// Where the screen goes
     #[arg(long, value_parser = values::display())]
     pub(crate) display: Option<Display>,
-    /// Where the first serial port goes: stdio, none or file:PATH
+    /// Where the first serial port goes: stdio, none or file:PATH; without it or a definition stdio
     #[arg(long, value_name = "WHERE")]
     pub(crate) serial: Option<Serial>,
     /// Wait for a debugger (GDB's remote protocol) before the guest starts: at a TCP port of this

@@ -34,7 +34,7 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
     });
     match form {
         Form::Text => {
-            let mut text = String::from("host\n");
+            let mut text = format!("kasane {}\nhost\n", env!("CARGO_PKG_VERSION"));
             host.iter().for_each(|(name, value)| text += &line(name, value));
             text += "what the host lends to guests\n";
             lent.iter().for_each(|(name, works)| text += &line(name, words(works)));
