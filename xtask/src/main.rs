@@ -1,5 +1,6 @@
 //! Every chore of the repository, one command each: `cargo xtask help` lists them.
 
+mod bench;
 mod command;
 mod gates;
 mod guests;
@@ -51,12 +52,9 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure the engines' speed (arguments go to kasane-bench)
-    Bench {
-        /// Passed on to kasane-bench
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    /// Measure the engines' speed: `bench cpu` beside native and QEMU, `bench interp` alone
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Everything that takes longer than two minutes; records its result in docs/status.md
     Nightly(nightly::Arguments),
 }
@@ -81,7 +79,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Sizes => gates::size(&workspace),
         Chore::Guests(arguments) => guests::run(&workspace, &arguments),
         Chore::Differ { arguments } => programs::differ(&workspace, &arguments),
-        Chore::Bench { arguments } => programs::bench(&workspace, &arguments),
+        Chore::Bench(bench) => bench::run(&workspace, &bench),
         Chore::Nightly(arguments) => nightly::run(&workspace, &arguments),
     }
 }

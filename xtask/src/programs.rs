@@ -19,12 +19,8 @@ pub(crate) fn differ(workspace: &Workspace, arguments: &[String]) -> Result<()> 
     start(workspace, "kasane-differ", arguments)
 }
 
-/// `cargo xtask bench`.
-pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    start(workspace, "kasane-bench", arguments)
-}
-
-fn start(workspace: &Workspace, package: &str, arguments: &[String]) -> Result<()> {
+/// Builds a program of ours for release and runs it.
+pub(crate) fn start(workspace: &Workspace, package: &str, arguments: &[String]) -> Result<()> {
     workspace.require(package)?;
     step(&format!("building {package}"), || {
         command::run(cargo().args(["build", "--quiet", "--release", "-p", package]))

@@ -1,49 +1,30 @@
 //! `cargo xtask bench`: measurements of the engines. Figures are printed, never judged: a
-//! benchmark is not a test.
+//! benchmark is not a test. Only a wrong result of the measured work fails a run.
 
-mod bare_cpu;
-mod loops;
+mod cpu;
+mod interp;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-/// Measures the interpreter on loops that stay in its block cache.
+/// Measures the engines' speed.
 #[derive(Parser)]
-struct Options {
-    /// Runs of each loop; the median is printed.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Instructions per run, in millions.
-    #[arg(long, default_value_t = 100)]
-    millions: u64,
-    /// Also print a JSON line per loop.
-    #[arg(long)]
-    json: bool,
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// One program in three places, side by side: on the host, in QEMU's TCG and in Kasane
+    Cpu(Box<cpu::Options>),
+    /// The interpreter alone, on loops that stay in its block cache
+    Interp(interp::Options),
 }
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    println!("{:<18} {:>14} {:>10}  mix", "loop", "instructions/s", "ns each");
-    for bench in loops::all()? {
-        let mut rates = Vec::new();
-        for _ in 0..options.runs.max(1) {
-            rates.push(loops::rate(&bench, options.millions * 1_000_000)?);
-        }
-        rates.sort_by(f64::total_cmp);
-        let median = rates.get(rates.len() / 2).copied().unwrap_or_default();
-        println!(
-            "{:<18} {:>12.1} M {:>10.2}  {}",
-            bench.name,
-            median / 1e6,
-            1e9 / median,
-            bench.mix
-        );
-        if options.json {
-            let line = serde_json::json!({
-                "loop": bench.name, "mix": bench.mix, "instructions_per_second": median,
-            });
-            println!("{line}");
-        }
+    match Arguments::parse().what {
+        What::Cpu(options) => cpu::run(&options),
+        What::Interp(options) => interp::run(&options),
     }
-    Ok(())
 }

@@ -9,10 +9,12 @@
 //! | `initramfs-shell.gz`, `initramfs-shell-i386.gz` | busybox and our init (`init.sh`) |
 //! | `initramfs-stress.gz` | the same and stress-ng, gzip, dd and sha256sum of Debian |
 //! | `asm/NAME.elf` | our own guests, assembled from `guests/` |
+//! | `../bench/guest` | the program that `cargo xtask bench cpu` measures, and an initramfs with it |
 //! | `apt/` | apt's lists and packages: a state of its own, nothing of the system is changed |
 
 mod apt;
 mod assembly;
+mod bench;
 mod cpio;
 mod initramfs;
 mod kernel;
@@ -22,6 +24,7 @@ use crate::report::{Failure, note, step};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result};
 use apt::Apt;
+pub(crate) use bench::Measured;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +81,12 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 /// The guests that `kasane demo` shows.
 pub(crate) fn for_demo(workspace: &Workspace) -> Result<()> {
     make(workspace, &[Guest::Cloud, Guest::Busybox], false)
+}
+
+/// Debian's cloud kernel, and the measured program compiled and as the init of a guest.
+pub(crate) fn for_bench(workspace: &Workspace) -> Result<Measured> {
+    make(workspace, &[Guest::Cloud], false)?;
+    bench::build(&workspace.root)
 }
 
 fn make(workspace: &Workspace, names: &[Guest], refresh: bool) -> Result<()> {

@@ -38,13 +38,13 @@ impl HeavyBarrier for OneThread {
 }
 
 /// Where the code starts.
-pub(crate) const CODE: u64 = 0x10_0000;
+pub(super) const CODE: u64 = 0x10_0000;
 /// Data, and above it the stack.
-pub(crate) const DATA: u64 = 0x20_0000;
+pub(super) const DATA: u64 = 0x20_0000;
 const MEMORY: usize = 4 << 20;
 
 /// A vCPU that is about to run `code` at [`CODE`].
-pub(crate) fn with_code(code: &[u8]) -> Result<Box<dyn Vcpu>> {
+pub(super) fn with_code(code: &[u8]) -> Result<Box<dyn Vcpu>> {
     let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, MEMORY)]));
     // PML4 at 0x1000, PDPT at 0x2000, page directory at 0x3000 with two 2 MiB pages.
     let table = paging::P | paging::RW;

@@ -6,17 +6,17 @@ use anyhow::{Result, ensure};
 use iced_x86::code_asm::*;
 use kasane_cpu::{Entry, Exit};
 
-use crate::bare_cpu::{CODE, DATA, with_code};
+use super::bare_cpu::{CODE, DATA, with_code};
 
 /// One loop.
-pub(crate) struct Bench {
-    pub(crate) name: &'static str,
-    pub(crate) mix: &'static str,
+pub(super) struct Bench {
+    pub(super) name: &'static str,
+    pub(super) mix: &'static str,
     code: Vec<u8>,
 }
 
 /// All loops. Each runs for ever.
-pub(crate) fn all() -> Result<Vec<Bench>> {
+pub(super) fn all() -> Result<Vec<Bench>> {
     Ok(vec![
         Bench {
             name: "load-add-cmp-jcc",
@@ -82,7 +82,7 @@ fn store_shift() -> Result<Vec<u8>> {
 }
 
 /// Instructions per second over one run.
-pub(crate) fn rate(bench: &Bench, instructions: u64) -> Result<f64> {
+pub(super) fn rate(bench: &Bench, instructions: u64) -> Result<f64> {
     let mut vcpu = with_code(&bench.code)?;
     // Stopped by a kick and not by a budget: a budget makes the engine count single instructions.
     let kicker = vcpu.kicker();
