@@ -443,6 +443,20 @@ crossing:
   ret
 
 stale:                            // what INVLPG and MOV to CR3 must drop
+  CASE "INVLPG drops a page of 2 MiB whole"
+  ENTRIES
+  movq $(FRAME + 0x87), t2
+  movabs $VA, %rbx
+  FLUSH
+  mov (%rbx), %eax
+  mov 0x1f0000(%rbx), %eax
+  movl $7, FRAME + 0x9000
+  movq $(FRAME + 0x9000 + 7), t1 + 8*0x1f0
+  movq $(t1 + 7), t2
+  invlpg (%rbx)
+  mov 0x1f0000(%rbx), %eax
+  movq $0, t1 + 8*0x1f0
+  CHECK(%rax, $7)
   CASE "INVLPG drops a page of the last level"
   ENTRIES
   movabs $VA, %rbx

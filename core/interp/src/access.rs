@@ -2,7 +2,7 @@
 
 use kasane_cpu::paging::{Access, Marking, Privilege, Translation};
 use kasane_cpu::{AccessSize, Exit, Seg};
-use kasane_memory::{Fill, GuestMemory, Scalar, Stored, TlbClass};
+use kasane_memory::{Fill, GuestMemory, Scalar, SlotKind, Stored, TlbClass};
 use kasane_spec_x86::descriptor::access as rights;
 use kasane_spec_x86::vector;
 
@@ -346,6 +346,7 @@ impl Cpu {
                         write: found.writable,
                         exec: found.executable,
                         global: found.global,
+                        page_bits: found.page_bits,
                     };
                     self.tlb.fill(class, va, fill);
                 }
@@ -407,11 +408,24 @@ impl Cpu {
         let second = va.wrapping_add(split) & self.mode.linear_mask;
         let a = self.translate_fill(va, Access::Write, class)?.gpa;
         let b = self.translate_fill(second, Access::Write, class)?.gpa;
-        for (i, byte) in (0..len).zip(value.widen().to_le_bytes()) {
-            let gpa = if i < split { a.wrapping_add(i) } else { b.wrapping_add(i - split) };
-            self.physical_write(gpa, byte)?;
+        // What needs the machine comes first: it makes the instruction run again, and a
+        // read-modify-write must then find in RAM what was there before.
+        for to_ram in [false, true] {
+            for (i, byte) in (0..len).zip(value.widen().to_le_bytes()) {
+                let gpa = if i < split { a.wrapping_add(i) } else { b.wrapping_add(i - split) };
+                if self.takes_writes(gpa) == to_ram {
+                    self.physical_write(gpa, byte)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Whether a write there ends in RAM.
+    fn takes_writes(&self, gpa: u64) -> bool {
+        let slot = self.tlb.memory().find(gpa);
+        gpa & !OFFSET != self.apic.mmio_page()
+            && slot.is_some_and(|(slot, _)| slot.kind() == SlotKind::Ram)
     }
 
     // --- physical addresses ------------------------------------------------------------------

@@ -5,10 +5,17 @@
 //! tag of its own for reads, writes and instruction fetches; a tag is the page's address, or a
 //! value that no page has where the access must take the slow path (no permission, not yet
 //! accessed or dirty, MMIO, read-only memory).
+//!
+//! # Flushes
+//! What was filled is listed, so that a flush costs as much as the fills since the last one, and
+//! not as much as the TLB is large. A large page is held in pieces of 4 KiB, but its translation
+//! is forgotten as a whole (SDM vol. 3A §5.10.4.1): pieces know their page's size, and a small
+//! filter tells whether there may be any of the page that an address lies in.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::ptr::null_mut;
 
 use crate::ram::{Ram, copy_bytes, fill_bytes};
@@ -16,6 +23,9 @@ use crate::scalar::Scalar;
 use crate::slot::{PageState, SlotKind, SlotList};
 
 const ENTRIES: usize = 512;
+const CLASSES: usize = 3;
+/// log2 of the sizes of large pages.
+const LARGE: [u8; 3] = [21, 22, 30];
 const OFFSET: u64 = 4095;
 /// Not page-aligned, so no page has it.
 const NONE: u64 = 1;
@@ -39,8 +49,69 @@ struct TlbEntry {
     exec: u64,
     host: *mut u8,
     state: *const PageState,
-    /// Guest-physical page; bit 0: global.
+    /// Guest-physical page; bit 0: global; bits 1-6: log2 of the size of the page that it is a
+    /// piece of.
     gpa: u64,
+}
+
+impl TlbEntry {
+    fn global(&self) -> bool {
+        self.gpa & 1 != 0
+    }
+    fn page_bits(&self) -> u8 {
+        (self.gpa >> 1 & 63) as u8
+    }
+    /// The linear page that it is for.
+    fn page(&self) -> Option<u64> {
+        [self.read, self.write, self.exec].into_iter().find(|tag| *tag != NONE)
+    }
+}
+
+/// Which large pages may have pieces here: a set with false hits.
+#[derive(Clone, Copy, Default)]
+struct LargePages([u64; 4]);
+
+impl LargePages {
+    fn place(va: u64, bits: u8) -> (usize, u64) {
+        let hash = (va >> (bits & 63) ^ u64::from(bits) << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((hash >> 62) as usize, 1 << (hash >> 56 & 63))
+    }
+    fn insert(&mut self, va: u64, bits: u8) {
+        let (word, bit) = Self::place(va, bits);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+    fn may_hold(&self, va: u64) -> bool {
+        LARGE.into_iter().any(|bits| {
+            let (word, bit) = Self::place(va, bits);
+            self.0.get(word).is_some_and(|word| word & bit != 0)
+        })
+    }
+}
+
+/// The entries that were filled since the list was emptied.
+#[derive(Default)]
+struct Filled(Vec<u16>);
+
+impl Filled {
+    fn note(&mut self, index: usize) {
+        // Longer than the TLB it is no help; the one more says so.
+        if self.0.len() <= ENTRIES * CLASSES {
+            self.0.push(index as u16);
+        }
+    }
+    /// Empties the listed entries that `forget` wants to, and the list.
+    fn flush(&mut self, entries: &mut [TlbEntry], forget: impl Fn(&TlbEntry) -> bool) {
+        if self.0.len() > ENTRIES * CLASSES {
+            entries.iter_mut().filter(|entry| forget(entry)).for_each(|entry| *entry = EMPTY);
+        }
+        for index in self.0.drain(..) {
+            if let Some(entry) = entries.get_mut(usize::from(index)).filter(|entry| forget(entry)) {
+                *entry = EMPTY;
+            }
+        }
+    }
 }
 
 const EMPTY: TlbEntry = TlbEntry {
@@ -65,6 +136,8 @@ pub struct Fill {
     pub exec: bool,
     /// Survives a change of CR3.
     pub global: bool,
+    /// log2 of the size of the page that these 4 KiB are a piece of: 12, 21, 22 or 30.
+    pub page_bits: u8,
 }
 
 /// What a store did besides storing.
@@ -88,6 +161,10 @@ pub struct ExecPage<'a> {
 /// The TLB of one vCPU.
 pub struct SoftTlb {
     entries: Box<[TlbEntry]>,
+    /// Filled with global pages, and with others.
+    filled_global: Filled,
+    filled_local: Filled,
+    large: LargePages,
     list: Arc<SlotList>,
     ram: Arc<Ram>,
     generation: u64,
@@ -102,7 +179,10 @@ impl SoftTlb {
     pub fn new(ram: Arc<Ram>) -> Self {
         let generation = ram.generation();
         Self {
-            entries: vec![EMPTY; ENTRIES * 3].into_boxed_slice(),
+            entries: vec![EMPTY; ENTRIES * CLASSES].into_boxed_slice(),
+            filled_global: Filled::default(),
+            filled_local: Filled::default(),
+            large: LargePages::default(),
             list: ram.slots(),
             ram,
             generation,
@@ -132,7 +212,7 @@ impl SoftTlb {
     #[inline(always)]
     fn entry(&self, class: TlbClass, va: u64) -> &TlbEntry {
         // SAFETY: class <= 2 and the masked page number < ENTRIES, so the index is below
-        // 3 * ENTRIES, the length of the slice.
+        // CLASSES * ENTRIES, the length of the slice.
         unsafe { self.entries.get_unchecked(Self::index(class, va)) }
     }
     /// Loads `T` from `va` if a read there needs no walk and does not cross a page.
@@ -260,30 +340,53 @@ impl SoftTlb {
             exec: tag(fill.exec),
             host,
             state,
-            gpa: gpa | u64::from(fill.global),
+            gpa: gpa | u64::from(fill.page_bits & 63) << 1 | u64::from(fill.global),
         };
-        if let Some(place) = self.entries.get_mut(Self::index(class, va)) {
+        let index = Self::index(class, va);
+        if let Some(place) = self.entries.get_mut(index) {
             *place = entry;
+        }
+        if fill.global {
+            self.filled_global.note(index);
+        } else {
+            self.filled_local.note(index);
+        }
+        if fill.page_bits > 12 {
+            self.large.insert(page, fill.page_bits);
         }
         true
     }
     /// Forgets everything.
     pub fn flush_all(&mut self) {
-        self.entries.fill(EMPTY);
+        self.filled_global.flush(&mut self.entries, |_| true);
+        self.filled_local.flush(&mut self.entries, |_| true);
+        self.large = LargePages::default();
     }
     /// Forgets all but global pages.
     pub fn flush_non_global(&mut self) {
-        for entry in &mut self.entries {
-            if entry.gpa & 1 == 0 {
+        self.filled_local.flush(&mut self.entries, |entry| !entry.global());
+    }
+    /// Forgets the page at `va` in every class, whatever its size was when it was entered.
+    pub fn flush_page(&mut self, va: u64) {
+        if self.large.may_hold(va) {
+            self.flush_large(va);
+        }
+        for class in [TlbClass::Supervisor, TlbClass::User, TlbClass::SupervisorAc] {
+            let entry = self.entries.get_mut(Self::index(class, va));
+            if let Some(entry) = entry.filter(|entry| entry.page() == Some(va & !OFFSET)) {
                 *entry = EMPTY;
             }
         }
     }
-    /// Forgets one page in every class.
-    pub fn flush_page(&mut self, va: u64) {
-        for class in [TlbClass::Supervisor, TlbClass::User, TlbClass::SupervisorAc] {
-            if let Some(entry) = self.entries.get_mut(Self::index(class, va)) {
+    #[cold]
+    fn flush_large(&mut self, va: u64) {
+        self.large = LargePages::default();
+        for entry in &mut self.entries {
+            let (Some(page), bits) = (entry.page(), entry.page_bits()) else { continue };
+            if bits > 12 && (page ^ va) >> bits == 0 {
                 *entry = EMPTY;
+            } else if bits > 12 {
+                self.large.insert(page, bits);
             }
         }
     }
@@ -298,7 +401,8 @@ mod tests {
         SoftTlb::new(Arc::new(Ram::new(vec![RamSlot::allocated(0, 0x4000)])))
     }
 
-    const RW: Fill = Fill { gpa: 0x1000, read: true, write: true, exec: false, global: false };
+    const RW: Fill =
+        Fill { gpa: 0x1000, read: true, write: true, exec: false, global: false, page_bits: 12 };
 
     #[test]
     fn an_access_hits_only_what_was_filled_for_it() {
@@ -328,6 +432,50 @@ mod tests {
         assert!(tlb.read::<u8>(TlbClass::User, 0x8000).is_some());
         tlb.flush_page(0x8123);
         assert_eq!(tlb.read::<u8>(TlbClass::User, 0x8000), None);
+    }
+
+    #[test]
+    fn a_large_page_is_forgotten_whole_and_alone() {
+        let mut tlb = tlb();
+        let (user, supervisor) = (TlbClass::User, TlbClass::Supervisor);
+        let large = Fill { page_bits: 21, global: true, ..RW };
+        tlb.fill(user, 0x20_0000, large);
+        tlb.fill(supervisor, 0x3F_F000, large);
+        tlb.fill(user, 0x40_1000, large);
+        tlb.fill(user, 0x30_2000, RW);
+        let held = |tlb: &SoftTlb| {
+            [(user, 0x20_0000), (supervisor, 0x3F_F000), (user, 0x40_1000), (user, 0x30_2000)]
+                .map(|(class, va)| tlb.read::<u8>(class, va).is_some())
+        };
+
+        tlb.flush_page(0x50_0000);
+        let other = held(&tlb);
+        tlb.flush_page(0x20_5000);
+        let first = held(&tlb);
+        tlb.flush_page(0x5F_FFFF);
+
+        assert_eq!(other, [true, true, false, true]);
+        assert_eq!(first, [false, false, false, true]);
+        assert_eq!(held(&tlb), [false, false, false, true]);
+    }
+
+    #[test]
+    fn more_fills_than_entries_are_all_forgotten() {
+        let mut tlb = tlb();
+        for page in 0..5000u64 {
+            tlb.fill(TlbClass::User, page << 12, Fill { global: page % 7 == 0, ..RW });
+        }
+        let held = |tlb: &SoftTlb| {
+            (0..5000u64).filter(|page| tlb.read::<u8>(TlbClass::User, page << 12).is_some()).count()
+        };
+
+        let before = held(&tlb);
+        tlb.flush_non_global();
+        let global = held(&tlb);
+        tlb.flush_all();
+
+        assert_eq!((before, held(&tlb)), (ENTRIES, 0));
+        assert!((ENTRIES / 8..ENTRIES / 6).contains(&global), "{global}");
     }
 
     #[test]

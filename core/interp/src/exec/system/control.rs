@@ -243,22 +243,9 @@ pub(super) fn invlpg(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let base = cpu.mode.base.get(op.mem.seg as usize).copied().unwrap_or(0);
     let va = base.wrapping_add(cpu.ea(op)) & cpu.mode.linear_mask;
     if Cpu::canonical(va) || !cpu.code64() {
-        invalidate(cpu, va);
+        cpu.tlb.flush_page(va);
     }
     Err(Stop::Break)
-}
-
-/// Forgets the page at `va`. The TLB holds pieces of 4 KiB, so a large page is forgotten whole
-/// by forgetting everything of its kind.
-fn invalidate(cpu: &mut Cpu, va: u64) {
-    use kasane_cpu::paging::{Access, Marking, Privilege};
-    let context = cpu.paging();
-    let memory = cpu.tlb.memory();
-    let found = context.walk(memory, va, Access::Read, Privilege::SupervisorAc, Marking::Leave);
-    match found {
-        Ok(page) if page.page_bits == 12 => cpu.tlb.flush_page(va),
-        Ok(_) | Err(_) => cpu.tlb.flush_all(),
-    }
 }
 
 /// INVPCID (SDM vol. 2A).
@@ -284,7 +271,7 @@ pub(super) fn invpcid(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     }
     Cpu::serialize();
     match kind {
-        0 => invalidate(cpu, va),
+        0 => cpu.tlb.flush_page(va),
         2 => cpu.tlb.flush_all(),
         _ => cpu.tlb.flush_non_global(),
     }

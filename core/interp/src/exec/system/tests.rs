@@ -5,7 +5,7 @@ use kasane_cpu::apic::registers;
 use kasane_cpu::{AccessSize, DescriptorTable, Entry, Exit, Gpr};
 use kasane_memory::GuestMemory;
 use kasane_spec_x86::control::{cr0, cr4, efer};
-use kasane_spec_x86::{flags, msr, vector};
+use kasane_spec_x86::{flags, msr, paging, vector};
 
 use crate::cpu::{Shadow, Stop};
 use crate::testing::{CODE, DATA, STACK, TestCpu};
@@ -273,4 +273,35 @@ fn a_deadline_moves_with_the_tsc() {
     it.steps(1);
 
     assert_eq!((first, it.cpu.apic.deadline_ns()), (Some(5_000_000), Some(3_000_000)));
+}
+
+#[test]
+fn invlpg_forgets_a_large_page_that_is_none_any_more() {
+    // mov eax, [rbx]; invlpg [rsi]; mov eax, [rbx]
+    let mut it = TestCpu::code64(&[0x8B, 0x03, 0x0F, 0x01, 0x3E, 0x8B, 0x03])
+        .with(Gpr::Rbx, DATA + 0x5000)
+        .with(Gpr::Rsi, DATA);
+    it.ram.store_u64(DATA + 0x6000, 0x77).unwrap();
+    it.steps(1);
+    it.ram.store_u64(0x4000 + 5 * 8, (DATA + 0x6000) | paging::P).unwrap();
+    it.ram.store_u64(0x3008, 0x4000 | paging::P).unwrap();
+
+    it.steps(2);
+
+    assert_eq!(it.reg(Gpr::Rax), 0x77);
+}
+
+#[test]
+fn invlpg_of_an_unmapped_page_leaves_the_others_alone() {
+    // mov eax, [rbx]; invlpg [rsi]; mov eax, [rbx]
+    let mut it = TestCpu::code64(&[0x8B, 0x03, 0x0F, 0x01, 0x3E, 0x8B, 0x03])
+        .with(Gpr::Rbx, DATA)
+        .with(Gpr::Rsi, 0x7000_0000);
+    it.ram.store_u64(DATA, 0x77).unwrap();
+    it.steps(1);
+    it.ram.store_u64(0x3008, 0).unwrap();
+
+    it.steps(2);
+
+    assert_eq!(it.reg(Gpr::Rax), 0x77);
 }
