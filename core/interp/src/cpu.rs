@@ -104,6 +104,8 @@ pub struct Cpu {
     pub attention: bool,
     /// The instruction set RF on purpose (IRET, task switch): it stays for the next one.
     pub suppress_rf_clear: bool,
+    /// A repeated instruction stopped between two iterations: it is not retired yet.
+    pub unfinished: bool,
     /// #DB conditions met by the current instruction, delivered after it (DR6 bits).
     pub debug_hits: u64,
     /// Whether a single-step trap follows the current instruction, where that does not simply
@@ -114,6 +116,9 @@ pub struct Cpu {
     pub shadow: Shadow,
     /// Instructions retired.
     pub retired: u64,
+    /// `retired` at which to look at the clock again. What takes much longer than an instruction
+    /// brings it nearer.
+    pub clock_check: u64,
     /// What CPUID says and which features exist.
     pub model: Arc<CpuModel>,
     /// Local APIC.

@@ -26,6 +26,7 @@ pub struct MemoryOperand {
 }
 
 /// A decoded instruction.
+#[derive(Clone, Copy)]
 pub struct Op {
     /// What executes it.
     pub run: Handler,

@@ -38,8 +38,6 @@ pub struct InterpVcpu {
     cache: BlockCache,
     asked: Asked,
     kicked: bool,
-    /// `retired` at which to look at the clock again.
-    clock_check: u64,
     /// `retired` at which to stop.
     budget_end: Option<u64>,
     a20_mask: u64,
@@ -55,7 +53,6 @@ impl InterpVcpu {
             cache: BlockCache::default(),
             asked: Asked::Nothing,
             kicked: false,
-            clock_check: 0,
             budget_end: None,
             a20_mask,
             skip_breakpoint: false,
@@ -74,7 +71,7 @@ impl InterpVcpu {
                 }
             }
         }
-        self.clock_check = 0;
+        self.cpu.clock_check = 0;
         None
     }
 
@@ -120,10 +117,10 @@ impl InterpVcpu {
         if self.cpu.mailbox.pending() != 0 {
             self.collect();
         }
-        if self.cpu.retired >= self.clock_check {
+        if self.cpu.retired >= self.cpu.clock_check {
             let now = self.cpu.clock.now_ns();
             self.cpu.apic.advance(now);
-            self.clock_check = self.cpu.retired.wrapping_add(CLOCK_INTERVAL);
+            self.cpu.clock_check = self.cpu.retired.wrapping_add(CLOCK_INTERVAL);
         }
         if let Some(vector) = self.cpu.apic.take_eoi() {
             return Some(Exit::Eoi { vector });
@@ -132,7 +129,7 @@ impl InterpVcpu {
             // Not between the answers and the end of an instruction: a kick is where the state is
             // complete, and is saved.
             if self.cpu.replay.active() {
-                self.clock_check = 0;
+                self.cpu.clock_check = 0;
             } else {
                 self.kicked = false;
                 return Some(Exit::Kicked);
@@ -141,7 +138,7 @@ impl InterpVcpu {
         match self.cpu.state.activity {
             Activity::Running | Activity::Halted => {}
             Activity::WaitForSipi => {
-                self.clock_check = 0;
+                self.cpu.clock_check = 0;
                 return Some(Exit::Halt);
             }
             Activity::Shutdown => return Some(Exit::TripleFault),
@@ -178,7 +175,7 @@ impl InterpVcpu {
             }
         }
         if self.cpu.state.activity == Activity::Halted {
-            self.clock_check = 0;
+            self.cpu.clock_check = 0;
             return Some(Exit::Halt);
         }
         None
@@ -189,11 +186,11 @@ impl InterpVcpu {
     fn quiet(&self) -> bool {
         let cpu = &self.cpu;
         cpu.mailbox.pending() == 0
-            && cpu.retired < self.clock_check
+            && cpu.retired < self.cpu.clock_check
             && !cpu.attention
             && cpu.state.rflags & flags::IF == 0
             || cpu.mailbox.pending() == 0
-                && cpu.retired < self.clock_check
+                && cpu.retired < self.cpu.clock_check
                 && !cpu.attention
                 && cpu.apic.ready().is_none()
                 && !cpu.mailbox.extint()
@@ -209,13 +206,13 @@ impl InterpVcpu {
         if single && let Some(exit) = self.before_instruction() {
             return Some(exit);
         }
+        if single {
+            return self.run_single();
+        }
         let block = match self.cache.find(&mut self.cpu) {
             Ok(block) => block,
             Err(stop) => return self.stopped(stop),
         };
-        if single {
-            return self.run_single();
-        }
         match run_ops(&mut self.cpu, block) {
             Ok(()) if self.cpu.debug_hits == 0 && self.cpu.step_override.is_none() => None,
             Ok(()) => self.after_instruction(false),
@@ -224,14 +221,25 @@ impl InterpVcpu {
     }
 
     fn run_single(&mut self) -> Option<Exit> {
+        let kept = self.cpu.replay.kept(self.cpu.state.rip);
+        let op = match kept {
+            Some(op) => op,
+            None => match self.cache.find(&mut self.cpu).map(|block| block.ops.first().copied()) {
+                Ok(Some(op)) => op,
+                Ok(None) => return None,
+                Err(stop) => return self.stopped(stop),
+            },
+        };
+        if kept.is_none() {
+            self.cpu.replay.commit();
+        }
+        let op = &op;
         let cpu = &mut self.cpu;
         let stepped = cpu.state.rflags & flags::TF != 0;
         let shadow = core::mem::take(&mut cpu.shadow);
         let hits = cpu.debug_hits;
         cpu.replay.restart();
         cpu.watch_hits = 0;
-        let Ok(block) = self.cache.find(cpu) else { return None };
-        let op = block.ops.first()?;
         cpu.next_rip = op.next_rip;
         cpu.suppress_rf_clear = false;
         match (op.run)(cpu, op) {
@@ -239,6 +247,7 @@ impl InterpVcpu {
             Err(stop) => {
                 cpu.shadow = Shadow::None;
                 if stop == Stop::Exit {
+                    cpu.replay.keep(cpu.state.rip, op);
                     // It runs again from its start and meets its breakpoints then.
                     cpu.shadow = shadow;
                     cpu.debug_hits = hits;
@@ -248,7 +257,10 @@ impl InterpVcpu {
         }
         cpu.replay.commit();
         cpu.state.rip = cpu.next_rip;
-        cpu.retired = cpu.retired.wrapping_add(1);
+        if !core::mem::take(&mut cpu.unfinished) {
+            cpu.retired = cpu.retired.wrapping_add(1);
+        }
+        cpu.attention |= self.budget_end.is_some_and(|end| cpu.retired >= end);
         cpu.code_written = false;
         if !cpu.suppress_rf_clear {
             cpu.state.rflags &= !flags::RF;
@@ -328,8 +340,9 @@ impl InterpVcpu {
                 let delivered = cpu.deliver_exception(fault);
                 // A handler whose first instruction faults retires none, for ever: a fault counts
                 // as an instruction for the clock and the budget.
-                self.clock_check = self.clock_check.saturating_sub(1);
+                self.cpu.clock_check = self.cpu.clock_check.saturating_sub(1);
                 self.budget_end = self.budget_end.map(|end| end.saturating_sub(1));
+                self.cpu.attention |= self.budget_end.is_some();
                 self.after_delivery(delivered)
             }
             Stop::Exit => {
@@ -359,11 +372,14 @@ fn run_ops(cpu: &mut Cpu, block: &Block) -> Result<(), Stop> {
             }
             Err(Stop::Break) => {
                 cpu.state.rip = cpu.next_rip;
-                done = done.wrapping_add(1);
+                done = done.wrapping_add(u64::from(!core::mem::take(&mut cpu.unfinished)));
                 cpu.code_written = false;
                 break;
             }
             Err(stop) => {
+                if stop == Stop::Exit {
+                    cpu.replay.keep(cpu.state.rip, op);
+                }
                 result = Err(stop);
                 break;
             }

@@ -4,11 +4,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kasane_cpu::apic::registers;
-use kasane_cpu::{Entry, Exit, Vcpu};
+use kasane_cpu::{AccessSize, Entry, Exit, Gpr, Vcpu};
 use kasane_memory::GuestMemory;
 use kasane_ports::{Msi, MsiSink};
+use kasane_spec_x86::paging;
 
-use crate::testing::{CODE, TestCpu};
+use crate::testing::{CODE, DATA, TestCpu};
 
 /// `mov [0xFEE000B0], eax`: an end of interrupt.
 const EOI: [u8; 5] = [0xA3, 0xB0, 0x00, 0xE0, 0xFE];
@@ -61,4 +62,89 @@ fn code_that_another_processor_changes_all_the_time_is_run_nevertheless() {
     });
 
     assert!(taken < Duration::from_secs(9), "{taken:?}");
+}
+
+#[test]
+fn a_repeated_instruction_counts_once_however_often_it_is_interrupted() {
+    // rep lodsb; nop; nop
+    let it = TestCpu::code32(&[0xF3, 0xAC, 0x90, 0x90]).with(Gpr::Rcx, 10_000).with(Gpr::Rsi, DATA);
+    let mut vcpu = it.vcpu();
+    vcpu.set_budget(Some(2));
+
+    let exit = vcpu.run(Entry::Resume).unwrap();
+
+    assert_eq!((exit, vcpu.cpu.state.rip - CODE), (Exit::BudgetUsed, 3));
+    assert_eq!((vcpu.instructions(), vcpu.cpu.reg(Gpr::Rcx)), (2, 0));
+}
+
+#[test]
+fn a_long_copy_brings_the_next_look_at_the_clock_nearer() {
+    // rep stosb
+    let mut it = TestCpu::code32(&[0xF3, 0xAA]).with(Gpr::Rcx, 0x10_0000).with(Gpr::Rdi, DATA);
+    it.cpu.clock_check = 1 << 40;
+    it.steps(1);
+
+    let done = 0x10_0000 - it.reg(Gpr::Rcx);
+    let nearer = (1 << 40) - it.cpu.clock_check;
+
+    assert!((0x1_0000..0x3_0000).contains(&done), "{done:#x}");
+    assert!((2000..2200).contains(&nearer), "{nearer}");
+}
+
+#[test]
+fn the_instruction_that_asked_is_the_one_that_gets_the_answer() {
+    // mov eax, [0x5000000]; then somebody makes it mov ecx, [0x5000000].
+    let it = TestCpu::code32(&[0x8B, 0x05, 0, 0, 0, 5, 0xF4]);
+    let (ram, mut vcpu) = (it.ram.clone(), it.vcpu());
+
+    let asked = vcpu.run(Entry::Resume).unwrap();
+    ram.write(CODE, &[0x8B, 0x0D]).unwrap();
+    let halted = vcpu.run(Entry::Value(0x77)).unwrap();
+
+    assert_eq!(asked, Exit::MmioRead { gpa: 0x500_0000, size: AccessSize::Dword });
+    assert_eq!(halted, Exit::Halt);
+    assert_eq!((vcpu.cpu.reg(Gpr::Rax), vcpu.cpu.reg(Gpr::Rcx)), (0x77, 0));
+}
+
+#[test]
+fn an_answer_is_not_taken_for_that_of_another_question() {
+    // mov eax, [rbx], where another page comes to be in between.
+    let it = TestCpu::code64(&[0x8B, 0x03, 0xF4]).with(Gpr::Rbx, 0x40_0008);
+    let entry = paging::P | paging::PS | paging::A;
+    it.ram.store_u64(0x3010, 0x1000_0000 | entry).unwrap();
+    let (ram, mut vcpu) = (it.ram.clone(), it.vcpu());
+
+    let first = vcpu.run(Entry::Resume).unwrap();
+    ram.store_u64(0x3010, 0x2000_0000 | entry).unwrap();
+    let second = vcpu.run(Entry::Value(1)).unwrap();
+    vcpu.run(Entry::Value(2)).unwrap();
+
+    assert_eq!(first, Exit::MmioRead { gpa: 0x1000_0008, size: AccessSize::Dword });
+    assert_eq!(second, Exit::MmioRead { gpa: 0x2000_0008, size: AccessSize::Dword });
+    assert_eq!(vcpu.cpu.reg(Gpr::Rax), 2);
+}
+
+#[test]
+fn a_change_of_ram_and_mmio_at_once_changes_each_once() {
+    // add dword [0x3FFFFE], 0x00010001: the last two bytes of RAM and two of no memory.
+    let code = [0x81, 0x05, 0xFE, 0xFF, 0x3F, 0, 1, 0, 1, 0, 0xF4];
+    let it = TestCpu::code32(&code).with_memory_at(0x3F_FFFE, &[5, 0]);
+    let (ram, mut vcpu) = (it.ram.clone(), it.vcpu());
+    let mut entry = Entry::Resume;
+    let mut written = std::vec::Vec::new();
+
+    loop {
+        entry = match vcpu.run(entry).unwrap() {
+            Exit::MmioRead { gpa, .. } => Entry::Value(if gpa == 0x40_0000 { 7 } else { 0 }),
+            Exit::MmioWrite { gpa, value, .. } => {
+                written.push((gpa, value));
+                Entry::Resume
+            }
+            Exit::Halt => break,
+            _ => entry,
+        };
+    }
+
+    assert_eq!(ram.load_u16(0x3F_FFFE), Ok(6));
+    assert_eq!(written, [(0x40_0000, 8), (0x40_0001, 0)]);
 }

@@ -21,8 +21,10 @@ use super::form::sized;
 use crate::cpu::{Cpu, Stop};
 use crate::op::{Lowered, Op};
 
-/// Iterations (or bulk steps) after which a repeated instruction looks for interrupts.
-const LOOK_INTERVAL: u32 = 4096;
+/// Work after which a repeated instruction looks for interrupts and the clock, in instructions
+/// that take as long: an iteration is one, as are 64 bytes of a bulk step.
+const LOOK_INTERVAL: u64 = 2048;
+const BULK_BYTES: u64 = 64;
 const PAGE: u64 = 4096;
 
 const NO_REP: u8 = 0;
@@ -188,7 +190,8 @@ fn repeated<T: Scalar, O: StringOp>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> 
     for register in O::EXTENDS {
         cpu.set_masked(*register, op.imm, cpu.reg(*register));
     }
-    for _ in 0..LOOK_INTERVAL {
+    let mut work = 0u64;
+    while work < LOOK_INTERVAL {
         if count == 0 {
             return Ok(());
         }
@@ -202,6 +205,9 @@ fn repeated<T: Scalar, O: StringOp>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> 
             done?;
             cpu.replay.commit();
         }
+        let step = bulk.saturating_mul(T::SIZE as u64) / BULK_BYTES + 1;
+        work = work.saturating_add(step);
+        cpu.clock_check = cpu.clock_check.saturating_sub(step);
         count = count.wrapping_sub(bulk.max(1));
         cpu.set_masked(Gpr::Rcx, op.imm, count);
         let done = O::COMPARES
@@ -217,6 +223,7 @@ fn repeated<T: Scalar, O: StringOp>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> 
         }
     }
     cpu.next_rip = cpu.state.rip;
+    cpu.unfinished = true;
     cpu.suppress_rf_clear = true;
     Err(Stop::Break)
 }

@@ -125,6 +125,7 @@ fn advance(cpu: &mut Cpu, op: &Op, index: Gpr, mask: u64, size: AccessSize, coun
         cpu.set_masked(Gpr::Rcx, mask, left);
         if left & mask != 0 {
             cpu.next_rip = cpu.state.rip;
+            cpu.unfinished = true;
         }
     }
 }
