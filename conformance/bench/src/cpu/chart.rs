@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_faster_than_native_goes_to_the_left() {
         let mut results = sample();
-        results.workloads[0].ns.insert(System::Kasane, vec![5.0]);
+        results.workloads[0].wall_ns.insert(System::Kasane, vec![5.0]);
         let scale = Scale::covering(&results);
 
         assert_eq!((scale.low, scale.high), (-1.0, 1.0));

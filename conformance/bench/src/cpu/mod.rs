@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use host::Host;
-use results::{Results, Setting};
+use results::{Clock, Results, Setting};
 use session::Session;
 use systems::{Files, Set, System, Work};
 
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Shortest time that a workload is measured, in milliseconds [default: 200, or 50 with --quick]
     #[arg(long)]
     min_ms: Option<u64>,
+    /// Which time the tables and the chart show
+    #[arg(long, value_enum, default_value_t = Clock::Wall)]
+    clock: Clock,
     /// Only these places
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [System::Native, System::Qemu, System::Kasane])]
     systems: Vec<System>,
@@ -95,6 +98,7 @@ fn setting(options: &Options) -> Setting {
     Setting {
         rounds: if options.quick { 1 } else { options.rounds.max(1) },
         min_ms: options.min_ms.unwrap_or(usual_ms).max(1),
+        clock: options.clock,
         engine: options.engine.clone(),
         engine_taken: None,
     }

@@ -1,6 +1,7 @@
 //! What a run leaves behind: `cpu.json` and `cpu.svg` in `target/bench`, and with `--record` the
 //! same in `docs/performance`, with tables in `docs/performance.md` between two markers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::host::Host;
 use super::protocol::Class;
-use super::results::{Place, Results};
+use super::results::{Clock, Place, Results};
 use super::statistics::spread;
 use super::systems::{GUEST_MIB, System};
 use super::{chart, table};
@@ -76,6 +77,10 @@ pub(super) fn circumstances(results: &Results) -> Vec<String> {
     let engine = setting.engine_taken.as_deref().unwrap_or("unknown");
     let shared =
         if results.host.was_shared() { "; the machine was shared with other work" } else { "" };
+    let clock = match setting.clock {
+        Clock::Wall => "time that passes in the guest",
+        Clock::Cpu => "processor time of the process",
+    };
     vec![
         format!("{date}, commit {commit}"),
         format!("host: {cpu}, {cpus} CPUs, Linux {kernel}"),
@@ -86,7 +91,7 @@ pub(super) fn circumstances(results: &Results) -> Vec<String> {
         format!("guest: {guest_kernel}, 1 vCPU, {GUEST_MIB} MiB; program: {compiler}"),
         format!("QEMU: {qemu}, -accel tcg -cpu max"),
         format!("Kasane: --engine {} (it took {engine}), --cpu max", setting.engine),
-        format!("{} rounds, {} ms for each workload", setting.rounds, setting.min_ms),
+        format!("{} rounds, {} ms for each workload; {clock}", setting.rounds, setting.min_ms),
     ]
 }
 
@@ -116,6 +121,7 @@ fn json_of(results: &Results) -> Value {
         "load_before": host.load_before,
         "load_after": host.load_after,
         "rounds": results.setting.rounds,
+        "ratios_are_of": match results.setting.clock { Clock::Wall => "ns_per_unit", Clock::Cpu => "cpu_ns_per_unit" },
         "min_ms": results.setting.min_ms,
         "engine": results.setting.engine,
         "engine_taken": results.setting.engine_taken,
@@ -128,16 +134,15 @@ fn json_of(results: &Results) -> Value {
 }
 
 fn workload_json(workload: &super::results::Workload) -> Value {
-    let ns: serde_json::Map<String, Value> = workload
-        .ns
-        .iter()
-        .map(|(system, values)| (system.name().to_owned(), values_json(values)))
-        .collect();
+    let by_system = |times: &BTreeMap<System, Vec<f64>>| -> serde_json::Map<String, Value> {
+        times.iter().map(|(one, values)| (one.name().to_owned(), values_json(values))).collect()
+    };
     json!({
         "name": workload.name,
         "class": workload.class.word(),
         "unit": workload.unit,
-        "ns_per_unit": ns,
+        "ns_per_unit": by_system(&workload.wall_ns),
+        "cpu_ns_per_unit": by_system(&workload.cpu_ns),
         "qemu_against_native": workload.ratio(System::Qemu, System::Native),
         "kasane_against_native": workload.ratio(System::Kasane, System::Native),
         "kasane_against_qemu": workload.ratio(System::Kasane, System::Qemu),

@@ -27,6 +27,7 @@ pub(super) struct Results {
 pub(super) struct Setting {
     pub(super) rounds: usize,
     pub(super) min_ms: u64,
+    pub(super) clock: Clock,
     pub(super) engine: String,
     /// What Kasane says that it took.
     pub(super) engine_taken: Option<String>,
@@ -38,10 +39,22 @@ pub(super) struct Workload {
     pub(super) name: String,
     pub(super) class: Class,
     pub(super) unit: String,
-    /// Nanoseconds per unit, one value for each round.
-    pub(super) ns: BTreeMap<System, Vec<f64>>,
+    pub(super) clock: Clock,
+    /// Nanoseconds per unit, one value for each round: the time that passed inside.
+    pub(super) wall_ns: BTreeMap<System, Vec<f64>>,
+    /// The same in processor time of the process, seen from outside.
+    pub(super) cpu_ns: BTreeMap<System, Vec<f64>>,
     /// Checksums that were met. There should be one.
     pub(super) sums: BTreeMap<u64, BTreeSet<System>>,
+}
+
+/// Which time the tables show; JSON has both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Clock {
+    /// Time that passes inside, by clock_gettime
+    Wall,
+    /// Processor time of the process, counted by the host: for a machine that others use as well
+    Cpu,
 }
 
 /// What one place showed besides the workloads.
@@ -57,8 +70,17 @@ pub(super) struct Place {
 }
 
 impl Workload {
+    /// By the clock that was asked for, one value for each round.
+    pub(super) fn ns(&self, system: System) -> &[f64] {
+        let times = match self.clock {
+            Clock::Wall => &self.wall_ns,
+            Clock::Cpu => &self.cpu_ns,
+        };
+        times.get(&system).map(Vec::as_slice).unwrap_or_default()
+    }
+
     pub(super) fn median_ns(&self, system: System) -> Option<f64> {
-        median(self.ns.get(&system)?)
+        median(self.ns(system))
     }
 
     /// Time of `system` as a multiple of `reference`'s.
@@ -110,20 +132,24 @@ impl Results {
     }
 
     fn add_workloads(&mut self, system: System, session: &Session) {
-        for measured in &session.measured {
+        for timed in &session.measured {
+            let measured = &timed.inside;
             let known = self.workloads.iter().position(|one| one.name == measured.name);
             let at = known.unwrap_or_else(|| {
                 self.workloads.push(Workload {
                     name: measured.name.clone(),
                     class: measured.class,
                     unit: measured.unit.clone(),
-                    ns: BTreeMap::new(),
+                    clock: self.setting.clock,
+                    wall_ns: BTreeMap::new(),
+                    cpu_ns: BTreeMap::new(),
                     sums: BTreeMap::new(),
                 });
                 self.workloads.len() - 1
             });
             if let Some(workload) = self.workloads.get_mut(at) {
-                workload.ns.entry(system).or_default().push(measured.ns_per_unit());
+                workload.wall_ns.entry(system).or_default().push(measured.ns_per_unit());
+                workload.cpu_ns.entry(system).or_default().push(timed.cpu_ns_per_unit());
                 workload.sums.entry(measured.sum).or_default().insert(system);
             }
         }
@@ -185,7 +211,8 @@ impl Place {
 /// Both halves of the parallel job were measured in this session.
 fn scaling(session: &Session) -> Option<f64> {
     let ns = |name: &str| {
-        session.measured.iter().find(|one| one.name == name).map(|one| one.ns_per_unit())
+        let timed = session.measured.iter().find(|one| one.inside.name == name)?;
+        Some(timed.inside.ns_per_unit())
     };
     Some(ns("parallel-1")? / ns("parallel-2")?)
 }
@@ -193,6 +220,7 @@ fn scaling(session: &Session) -> Option<f64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::protocol::Measured;
+    use super::super::session::Timed;
     use super::*;
 
     /// A run in which `sort` took 10 ns native, 50 in QEMU and 20 in Kasane, `matmul` twice as much.
@@ -209,8 +237,13 @@ pub(super) mod tests {
             load_before: 0.25,
             load_after: 1.5,
         };
-        let setting =
-            Setting { rounds: 1, min_ms: 50, engine: "auto".to_owned(), engine_taken: None };
+        let setting = Setting {
+            rounds: 1,
+            min_ms: 50,
+            clock: Clock::Wall,
+            engine: "auto".to_owned(),
+            engine_taken: None,
+        };
         let mut results = Results::new(host, setting);
         for (system, ns) in [(System::Native, 10), (System::Qemu, 50), (System::Kasane, 20)] {
             results.add(system, Set::Main, &session(ns));
@@ -219,13 +252,16 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn session(ns: u64) -> Session {
-        let measured = |name: &str, class, ns| Measured {
-            name: name.to_owned(),
-            class,
-            unit: "element".to_owned(),
-            units: 1,
-            ns,
-            sum: 7,
+        let measured = |name: &str, class, ns| Timed {
+            inside: Measured {
+                name: name.to_owned(),
+                class,
+                unit: "element".to_owned(),
+                units: 1,
+                ns,
+                sum: 7,
+            },
+            cpu_ns: 3 * ns,
         };
         Session {
             measured: vec![
@@ -254,6 +290,15 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn processor_time_is_shown_when_it_is_asked_for() {
+        let mut sort = sample().workloads[0].clone();
+
+        sort.clock = Clock::Cpu;
+
+        assert_eq!(sort.median_ns(System::Qemu), Some(150.0));
+    }
+
+    #[test]
     fn the_same_result_everywhere_is_right() {
         assert_eq!(sample().wrong(), Vec::<String>::new());
     }
@@ -262,7 +307,7 @@ pub(super) mod tests {
     fn another_checksum_in_one_place_is_wrong_and_named() {
         let mut results = sample();
         let mut session = session(20);
-        session.measured[0].sum = 8;
+        session.measured[0].inside.sum = 8;
 
         results.add(System::Kasane, Set::Main, &session);
 
@@ -296,10 +341,10 @@ pub(super) mod tests {
     #[test]
     fn scaling_is_time_on_one_thread_over_time_on_two() {
         let mut session = session(1);
-        session.measured[0].name = "parallel-1".to_owned();
-        session.measured[0].ns = 30;
-        session.measured[1].name = "parallel-2".to_owned();
-        session.measured[1].ns = 20;
+        session.measured[0].inside.name = "parallel-1".to_owned();
+        session.measured[0].inside.ns = 30;
+        session.measured[1].inside.name = "parallel-2".to_owned();
+        session.measured[1].inside.ns = 20;
 
         assert_eq!(scaling(&session), Some(1.5));
     }

@@ -24,7 +24,7 @@ const LAST_LINES: usize = 15;
 /// What one run gave.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Session {
-    pub(super) measured: Vec<Measured>,
+    pub(super) measured: Vec<Timed>,
     pub(super) skipped: Vec<String>,
     /// From the start of the process to the program's first line.
     pub(super) boot: Option<Boot>,
@@ -35,6 +35,22 @@ pub(super) struct Session {
     /// Kasane's events `start` and `end`, when there are such.
     pub(super) start: Option<Value>,
     pub(super) end: Option<Value>,
+}
+
+/// A measurement, seen from inside and from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Timed {
+    pub(super) inside: Measured,
+    /// Processor time of the process meanwhile, in nanoseconds. It begins and ends when the lines
+    /// arrive, a moment later than inside.
+    pub(super) cpu_ns: u64,
+}
+
+impl Timed {
+    /// Nanoseconds of processor time per unit.
+    pub(super) fn cpu_ns_per_unit(&self) -> f64 {
+        self.cpu_ns as f64 / self.inside.units.max(1) as f64
+    }
 }
 
 /// A boot to user space.
@@ -86,7 +102,8 @@ pub(super) fn run(mut command: Command, log: &Path, limit: Duration) -> Result<S
     let output = child.stdout.take().context("the process has no output")?;
     let child = Arc::new(Mutex::new(child));
     let watchdog = Watchdog::start(Arc::clone(&child), limit);
-    let mut watch = Watch { began, pid, session: Session::default(), begun: None };
+    let mut watch =
+        Watch { began, pid, session: Session::default(), begun: None, started_cpu_ns: 0 };
     let read = watch.read_all(output);
     if read.is_err() {
         drop(child.lock().unwrap_or_else(PoisonError::into_inner).kill());
@@ -179,6 +196,7 @@ struct Watch {
     pid: u32,
     session: Session,
     begun: Option<Mark>,
+    started_cpu_ns: u64,
 }
 
 impl Watch {
@@ -199,15 +217,22 @@ impl Watch {
 
     fn mark(&self, inside_ns: u64) -> Mark {
         let outside = Instant::now();
-        Mark { inside_ns, outside, cpu_ns: process::cpu_ns(self.pid).unwrap_or(0) }
+        Mark { inside_ns, outside, cpu_ns: self.cpu_ns() }
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        process::cpu_ns(self.pid).unwrap_or(0)
     }
 
     fn take(&mut self, line: Line) -> Result<()> {
         match line {
             Line::Begin { at_ns } => self.begin(at_ns),
             Line::End { at_ns } => self.end(at_ns),
-            Line::Start { .. } => {}
-            Line::Measured(measured) => self.session.measured.push(measured),
+            Line::Start { .. } => self.started_cpu_ns = self.cpu_ns(),
+            Line::Measured(inside) => {
+                let cpu_ns = self.cpu_ns().saturating_sub(self.started_cpu_ns);
+                self.session.measured.push(Timed { inside, cpu_ns });
+            }
             Line::Skip { name } => self.session.skipped.push(name),
             Line::Wrong { name } => bail!("`{name}` gave two results for the same work"),
             Line::Failed { what } => bail!("the measured program failed: {what}"),

@@ -51,7 +51,7 @@ pub(super) fn workloads(results: &Results) -> Table {
 
 fn workload_row(workload: &Workload) -> Vec<String> {
     let ns = |system| {
-        let spread = workload.ns.get(&system).and_then(|values| spread(values));
+        let spread = spread(workload.ns(system));
         spread.map_or_else(|| NOTHING.to_owned(), |spread| spread_text(&spread))
     };
     vec![
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_a_dash() {
         let mut results = sample();
-        results.workloads[0].ns.remove(&System::Qemu);
+        results.workloads[0].wall_ns.remove(&System::Qemu);
 
         let table = workloads(&results);
 
