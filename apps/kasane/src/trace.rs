@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -51,6 +52,13 @@ impl Trace for TraceFile {
             // The writer goes away only at the end, when nobody cares for more.
             let _ended = sender.send(*event);
         }
+    }
+    fn lane(&self) -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static LANE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        LANE.with(|lane| *lane)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod hpet;
 pub mod i8042;
 pub mod interrupts;
 pub mod ioapic;
+pub mod numeric_error;
 pub mod pci;
 pub mod pic;
 pub mod pit;

@@ -2,8 +2,9 @@
 //! directly finds them as if that had happened; the machine's own power-on state is this one.
 
 use kasane_cpu::AccessSize;
+use kasane_devices::ioapic::spec as ioapic;
 use kasane_devices::pci::PciAddress;
-use kasane_spec_pc::port;
+use kasane_spec_pc::{memory, port};
 use kasane_spec_pci::chipset::{i440fx, piix3, piix4_pm};
 use kasane_spec_pci::header;
 use lock_api::RawMutex;
@@ -37,6 +38,12 @@ pub(crate) fn run<R: RawMutex + Send + Sync + 'static>(config: &MachineConfig, b
     pci(power_management, piix4_pm::PM_MISC, piix4_pm::PM_MISC_ENABLE);
     pci(power_management, header::INTERRUPT_LINE, layout::SCI_IRQ);
     set_up_pics(board);
+    // The MADT's and the MP table's id (82093AA §3.2.1: bits 24 to 27).
+    let id = u64::from(config.ioapic_id() & 0xF) << 24;
+    for (register, value) in [(ioapic::INDEX, ioapic::ID.into()), (ioapic::WINDOW, id)] {
+        let at = memory::IOAPIC + u64::from(register);
+        board.memory.write(at, AccessSize::Dword, value, 0);
+    }
     // The A20 gate is open.
     board.ports.write(port::SYSTEM_CONTROL_A.into(), AccessSize::Byte, 2, 0);
 }

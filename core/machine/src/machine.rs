@@ -103,6 +103,7 @@ pub struct Machine<R: RawMutex> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) board: Board<R>,
     pub(crate) power: Arc<PowerLatch>,
+    apics: Arc<ApicBus>,
     pub(crate) counters: Counters,
     pub(crate) tracer: Arc<Tracer>,
     /// All chips as firmware leaves them.
@@ -111,8 +112,10 @@ pub struct Machine<R: RawMutex> {
 }
 
 impl<R: RawMutex> Drop for Machine<R> {
-    /// The PCI bus is on the address spaces, and holds them.
+    /// The PCI bus is on the address spaces, and holds them. The processor's error pin leads to a
+    /// chip that leads back to the processor.
     fn drop(&mut self) {
+        self.apics.set_ferr_line(None);
         self.board.ports.clear();
         self.board.memory.clear();
     }
@@ -129,6 +132,7 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             return Err(MachineError::Cpus { asked: config.cpus, apics });
         }
         let tracer = Tracer::new(ports.trace.clone(), ports.clock.clone());
+        ports.apics.observe(tracer.clone());
         let power = PowerLatch::new(ports.apics.clone());
         let supplies =
             Supplies { config, home: &ports, tracer: tracer.clone(), power: power.clone() };
@@ -138,6 +142,7 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         Ok(Arc::new(Self {
             config: config.clone(),
             clock: ports.clock,
+            apics: ports.apics,
             counters: Counters::new(board.device_names()),
             board,
             power,

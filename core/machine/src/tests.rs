@@ -2,10 +2,10 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kasane_cpu::AccessSize::{self, Byte, Dword, Word};
-use kasane_cpu::apic::ApicBus;
+use kasane_cpu::apic::{ApicBus, LocalApic, registers};
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, FeatureSet};
 use kasane_cpu::{Entry, Exit};
 use kasane_memory::{Ram, RamSlot};
@@ -25,6 +25,7 @@ pub(crate) struct Home {
     wall_ns: AtomicU64,
     output: Mutex<Vec<u8>>,
     events: Mutex<Vec<TraceEvent>>,
+    lane: AtomicUsize,
 }
 
 impl Clock for Home {
@@ -62,6 +63,9 @@ impl Trace for Home {
     fn emit(&self, event: &TraceEvent) {
         self.events.lock().push(*event);
     }
+    fn lane(&self) -> usize {
+        self.lane.load(Ordering::Relaxed)
+    }
 }
 
 fn config() -> MachineConfig {
@@ -69,6 +73,13 @@ fn config() -> MachineConfig {
 }
 
 fn machine_of(config: &MachineConfig) -> (Arc<Machine<RawMutex>>, Arc<Home>) {
+    machine_with(config, Arc::new(ApicBus::new(2)))
+}
+
+fn machine_with(
+    config: &MachineConfig,
+    apics: Arc<ApicBus>,
+) -> (Arc<Machine<RawMutex>>, Arc<Home>) {
     let home = Arc::new(Home::default());
     let ports = MachinePorts {
         clock: home.clone(),
@@ -78,7 +89,7 @@ fn machine_of(config: &MachineConfig) -> (Arc<Machine<RawMutex>>, Arc<Home>) {
         debug_console: Some(home.clone()),
         trace: home.clone(),
         memory: Arc::new(Ram::new(alloc::vec![RamSlot::allocated(0, 1 << 20)])),
-        apics: Arc::new(ApicBus::new(2)),
+        apics,
         deadline_changed: home.clone(),
     };
     (Machine::new(config, ports).unwrap(), home)
@@ -170,6 +181,9 @@ fn the_io_apic_answers_at_its_address() {
     let version = machine.handle(0, &Exit::MmioRead { gpa: 0xFEC0_0010, size: Dword });
     let Action::Enter(Entry::Value(version)) = version else { panic!("{version:?}") };
     assert_eq!(version >> 16 & 0xFF, 23);
+    machine.handle(0, &Exit::MmioWrite { gpa: 0xFEC0_0000, size: Dword, value: 0 });
+    let id = machine.handle(0, &Exit::MmioRead { gpa: 0xFEC0_0010, size: Dword });
+    assert_eq!(id, value(0x0200_0000), "the id that the tables tell");
 }
 
 #[test]
@@ -296,6 +310,78 @@ fn an_exit_and_its_access_are_one_chain() {
     assert_eq!((exit.kind, exit.subject, exit.vcpu), (TraceKind::Exit, "port-write", 1));
     assert_eq!((access.kind, access.subject), (TraceKind::DeviceWrite, "pic"));
     assert_eq!((access.id, access.a, access.b, access.size), (exit.id, 0x21, 0x55, 1));
+}
+
+#[test]
+fn what_local_apics_do_by_themselves_is_traced() {
+    let bus = Arc::new(ApicBus::new(2));
+    let (_machine, home) = machine_with(&config(), bus.clone());
+    let mut apic = LocalApic::new(1, bus.clone(), bus.mailbox(1).unwrap());
+    apic.write(registers::SVR, 0x1FF, 0);
+
+    // INIT to APIC 0, a fixed interrupt to all but itself, and a one-shot of 500 counts by 2.
+    apic.write(registers::ICR_LOW, 0x4500, 0);
+    apic.write(registers::ICR_LOW, 0xC_4042, 0);
+    apic.write(registers::LVT_TIMER, 0x50, 0);
+    apic.write(registers::INITIAL_COUNT, 500, 0);
+    apic.advance(2_000);
+
+    let events = home.events.lock();
+    let seen: Vec<_> = events.iter().map(|e| (e.kind, e.subject, e.vcpu, e.a, e.b)).collect();
+    let expected = [
+        (TraceKind::Interrupt, "ipi-init", 1, 0, 0),
+        (TraceKind::Interrupt, "ipi", 1, 0x42, 4 << 32 | 1),
+        (TraceKind::Deadline, "apic-timer", 1, 1_000, 0),
+        (TraceKind::Interrupt, "apic-timer", 1, 0x50, 1),
+    ];
+    assert_eq!(seen, expected);
+    let ids: Vec<u64> = events.iter().map(|event| event.id.0).collect();
+    assert_eq!(ids, [1, 2, 3, 3]);
+}
+
+#[test]
+fn an_interrupt_follows_its_own_threads_cause() {
+    let (machine, home) = machine();
+    let on = |lane: usize| home.lane.store(lane, Ordering::Relaxed);
+    let mmio = |gpa: u64, data: u64| {
+        machine.handle(0, &Exit::MmioWrite { gpa, size: Dword, value: data });
+    };
+    for (register, data) in [(0x18, 0x44), (0x19, 0)] {
+        mmio(0xFEC0_0000, register);
+        mmio(0xFEC0_0010, data);
+    }
+    write(&machine, 0x3FC, Byte, 0x0B);
+
+    // Something else happens on another thread before the interrupt comes.
+    write(&machine, 0x3F9, Byte, 0x01);
+    on(1);
+    machine.handle(1, &Exit::PortRead { port: 0x64, size: Byte });
+    on(0);
+    machine.console_input(b"x");
+
+    let events = home.events.lock();
+    let message = events.iter().find(|event| event.subject == "message").unwrap();
+    let cause = events.iter().rfind(|event| event.subject == "port-write").unwrap();
+    assert_eq!((message.a, message.id, cause.vcpu), (0x44, cause.id, 0));
+}
+
+#[test]
+fn an_x87_error_is_interrupt_13_until_port_f0_takes_it_back() {
+    let bus = Arc::new(ApicBus::new(2));
+    let (machine, _) = machine_with(&config(), bus.clone());
+    let processor = bus.mailbox(0).unwrap();
+    // IRQ 13 is input 5 of the second 8259A.
+    write(&machine, 0xA1, Byte, 0xDF);
+
+    processor.set_ferr(true);
+    let taken = machine.handle(0, &Exit::InterruptWindow);
+    let before = processor.ignne();
+    write(&machine, 0xF0, Byte, 0);
+    let within = processor.ignne();
+    processor.set_ferr(false);
+
+    assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x75 }));
+    assert_eq!((before, within, processor.ignne()), (false, true, false));
 }
 
 #[test]

@@ -9,12 +9,13 @@ use kasane_devices::bus::Mapping;
 use kasane_devices::hpet::{self, Delivery};
 use kasane_devices::i8042::OutputPortWires;
 use kasane_devices::interrupts::InterruptRouter;
+use kasane_devices::numeric_error::NumericError;
 use kasane_devices::pci::{self, ConfigPorts, EcamWindow, PciBus, PciOutputs};
 use kasane_devices::rtc::{CmosConfig, Extent, Rtc};
 use kasane_devices::system::{self, A20Gate};
 use kasane_devices::uart::{SerialLine, SerialPort, Uart};
 use kasane_devices::{AddressSpace, Saved, Socket, Timed};
-use kasane_devices::{debug_port, dma, i8042, pit, rtc, uart};
+use kasane_devices::{debug_port, dma, i8042, numeric_error, pit, rtc, uart};
 use kasane_ports::{A20Line, IrqLine, Level, MsiSink};
 use kasane_spec_pc::port;
 use lock_api::RawMutex;
@@ -47,6 +48,24 @@ struct Intr(Arc<ApicBus>);
 impl IrqLine for Intr {
     fn set(&self, level: Level) {
         self.0.set_extint(level);
+    }
+}
+
+/// The bootstrap processor's IGNNE# pin.
+struct Ignne(Arc<ApicBus>);
+
+impl IrqLine for Ignne {
+    fn set(&self, level: Level) {
+        self.0.set_ignne(level);
+    }
+}
+
+/// The bootstrap processor's FERR# pin.
+struct Ferr<R: RawMutex>(Arc<Socket<R, NumericError>>);
+
+impl<R: RawMutex + Send + Sync> IrqLine for Ferr<R> {
+    fn set(&self, level: Level) {
+        self.0.with(|chip, _| chip.set_ferr(level));
     }
 }
 
@@ -136,6 +155,10 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         let outputs = hpet::Outputs { delivery: Delivery::Wires, messages };
         chips.add(&hpet::attach(&memory, &interrupts, kick(), outputs)?);
         chips.add(&dma::attach(&ports)?);
+        let ignne = Arc::new(Ignne(home.apics.clone()));
+        let numeric_error = numeric_error::attach(&ports, &interrupts, ignne)?;
+        chips.add(&numeric_error);
+        home.apics.set_ferr_line(Some(Arc::new(Ferr(numeric_error))));
         if let Some(console) = &home.debug_console {
             debug_port::attach(&ports, console.clone())?;
         }

@@ -95,6 +95,11 @@ pub trait Console: Send + Sync {
 pub trait HeavyBarrier: Send + Sync {
     /// Returns when every vCPU thread has executed a full barrier since the call.
     fn synchronize(&self);
+    /// Passes a little time for a vCPU that waits for others to get to a safe point; a home whose
+    /// threads share processors lets another one run.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
 }
 
 /// Wakes a vCPU out of `run`. A kick before `run` is never lost.

@@ -58,6 +58,11 @@ pub trait Trace: Send + Sync {
     fn enabled(&self) -> bool;
     /// Takes one event.
     fn emit(&self, event: &TraceEvent);
+    /// A small number of the calling thread, so that what one thread sets off isn't taken for
+    /// another's. Homes without threads have one.
+    fn lane(&self) -> usize {
+        0
+    }
 }
 
 /// A trace that wants nothing.

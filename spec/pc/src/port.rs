@@ -26,6 +26,8 @@ pub const APM_CONTROL: u16 = 0xB2;
 pub const APM_STATUS: u16 = 0xB3;
 /// Second 8237A: channels 4 to 7, registers two bytes apart.
 pub const DMA_2: u16 = 0xC0;
+/// Coprocessor error: writing takes IRQ 13 back and asserts IGNNE#; 0xF1 is the next.
+pub const NUMERIC_ERROR: u16 = 0xF0;
 /// Console of Bochs and others; reads as 0xE9 where it is there.
 pub const DEBUG_E9: u16 = 0xE9;
 /// Fourth serial port.

@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use kasane_ports::{Level, Msi, MsiSink};
+use kasane_ports::{IrqLine, Level, Msi, MsiSink};
+use spin::RwLock;
 
 use super::mailbox::{Mailbox, events};
 
@@ -74,11 +75,20 @@ pub struct Message {
     pub trigger: Trigger,
 }
 
+/// Sees what local APICs do by themselves, without an exit of their processor. For traces.
+pub trait ApicObserver: Send + Sync {
+    /// APIC `from` sent an interprocessor interrupt.
+    fn sent(&self, from: u32, message: &Message);
+    /// The timer of APIC `index` came to `deadline_ns` and raised `vector`.
+    fn timer(&self, index: u32, vector: u8, deadline_ns: u64);
+}
+
 /// The local APICs of a machine.
 pub struct ApicBus {
     mailboxes: Vec<Arc<Mailbox>>,
     /// Where the search for the lowest priority starts, to spread ties.
     rotor: AtomicU32,
+    observer: RwLock<Option<Arc<dyn ApicObserver>>>,
 }
 
 impl ApicBus {
@@ -86,7 +96,7 @@ impl ApicBus {
     #[must_use]
     pub fn new(cpus: u32) -> Self {
         let mailboxes = (0..cpus).map(|id| Arc::new(Mailbox::new(id))).collect();
-        Self { mailboxes, rotor: AtomicU32::new(0) }
+        Self { mailboxes, rotor: AtomicU32::new(0), observer: RwLock::new(None) }
     }
     /// Number of local APICs.
     #[must_use]
@@ -113,6 +123,30 @@ impl ApicBus {
     pub fn set_a20(&self, open: bool) {
         for mailbox in &self.mailboxes {
             mailbox.set_a20(open);
+        }
+    }
+    /// Connects the FERR# pin of the bootstrap processor, the one that a PC's glue knows, or
+    /// takes it off.
+    pub fn set_ferr_line(&self, line: Option<Arc<dyn IrqLine>>) {
+        if let Some(first) = self.mailboxes.first() {
+            first.set_ferr_line(line);
+        }
+    }
+    /// Drives the IGNNE# pin of the bootstrap processor.
+    pub fn set_ignne(&self, level: Level) {
+        if let Some(first) = self.mailboxes.first() {
+            first.set_ignne(level.is_high());
+        }
+    }
+    /// Says who is told of what the APICs do by themselves.
+    pub fn observe(&self, observer: Arc<dyn ApicObserver>) {
+        *self.observer.write() = Some(observer);
+    }
+    /// Tells the observer, if there is one.
+    pub(super) fn tell(&self, what: impl FnOnce(&dyn ApicObserver)) {
+        let observer = self.observer.read().clone();
+        if let Some(observer) = observer {
+            what(&*observer);
         }
     }
     /// Kicks every vCPU out of `run`.

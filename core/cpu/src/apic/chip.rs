@@ -405,6 +405,13 @@ impl LocalApic {
                 self.rescale(remaining, now_ns);
             }
             reg::SELF_IPI if self.s.mode == ApicMode::X2Apic => {
+                let message = Message {
+                    destination: Destination::Itself(self.index),
+                    mode: DeliveryMode::Fixed,
+                    vector: value as u8,
+                    trigger: Trigger::Edge,
+                };
+                self.bus.tell(|observer| observer.sent(self.index, &message));
                 self.raise_local(value as u8);
             }
             _ => {
@@ -474,7 +481,9 @@ impl LocalApic {
             _ if low & 0x800 != 0 => Destination::Logical(dest),
             _ => Destination::Physical(dest),
         };
-        self.bus.send(&Message { destination, mode, vector, trigger: Trigger::Edge });
+        let message = Message { destination, mode, vector, trigger: Trigger::Edge };
+        self.bus.tell(|observer| observer.sent(self.index, &message));
+        self.bus.send(&message);
     }
 
     // --- timer --------------------------------------------------------------------------------
@@ -550,6 +559,7 @@ impl LocalApic {
         }
         self.s.tsc_deadline = 0;
         if entry & MASKED == 0 {
+            self.bus.tell(|observer| observer.timer(self.index, entry as u8, deadline));
             self.raise_local(entry as u8);
         }
     }

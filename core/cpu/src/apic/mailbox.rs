@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use kasane_ports::Kick;
+use kasane_ports::{IrqLine, Kick, Level};
 use spin::RwLock;
 
 /// Bits of `Mailbox::events`.
@@ -32,6 +32,9 @@ pub struct Mailbox {
     sipi_vector: AtomicU8,
     extint: AtomicBool,
     a20_mask: AtomicU64,
+    ferr: AtomicBool,
+    ferr_line: RwLock<Option<Arc<dyn IrqLine>>>,
+    ignne: AtomicBool,
     /// APIC id (32 bits) | LDR << 32, published by the owner.
     pub(super) identity: AtomicU64,
     /// Bit 0: APIC software-enabled, bit 1: x2APIC mode, bit 2: hardware-enabled,
@@ -51,6 +54,9 @@ impl Mailbox {
             sipi_vector: AtomicU8::new(0),
             extint: AtomicBool::new(false),
             a20_mask: AtomicU64::new(u64::MAX),
+            ferr: AtomicBool::new(false),
+            ferr_line: RwLock::new(None),
+            ignne: AtomicBool::new(false),
             identity: AtomicU64::new(u64::from(id)),
             mode: AtomicU32::new(0b1100),
             waker: RwLock::new(None),
@@ -77,6 +83,10 @@ impl Mailbox {
         if let Some(waker) = waker {
             waker.kick();
         }
+    }
+    /// Posts event bits for a vCPU that runs, without waking it if it does not.
+    pub fn leave_note(&self, bits: u32) {
+        self.events.fetch_or(bits, Ordering::SeqCst);
     }
     /// Posts an interrupt.
     pub fn post_interrupt(&self, vector: u8, level: bool) {
@@ -125,6 +135,34 @@ impl Mailbox {
         if self.a20_mask.swap(mask, Ordering::AcqRel) != mask {
             self.post(events::LINES);
         }
+    }
+    /// Connects the processor's FERR# pin, or takes it off.
+    pub fn set_ferr_line(&self, line: Option<Arc<dyn IrqLine>>) {
+        *self.ferr_line.write() = line;
+    }
+    /// Drives the processor's FERR# pin: an x87 error waits while CR0.NE is clear.
+    pub fn set_ferr(&self, asserted: bool) {
+        if self.ferr.swap(asserted, Ordering::AcqRel) == asserted {
+            return;
+        }
+        let line = self.ferr_line.read().clone();
+        if let Some(line) = line {
+            line.set(Level::from_asserted(asserted));
+        }
+    }
+    /// Whether FERR# is asserted.
+    #[must_use]
+    pub fn ferr(&self) -> bool {
+        self.ferr.load(Ordering::Relaxed)
+    }
+    /// Drives the processor's IGNNE# pin: x87 errors are ignored while CR0.NE is clear.
+    pub fn set_ignne(&self, asserted: bool) {
+        self.ignne.store(asserted, Ordering::Release);
+    }
+    /// Whether IGNNE# is asserted.
+    #[must_use]
+    pub fn ignne(&self) -> bool {
+        self.ignne.load(Ordering::Acquire)
     }
     /// AND-mask of guest-physical addresses.
     #[inline]

@@ -10,6 +10,6 @@ mod mailbox;
 #[cfg(test)]
 mod tests;
 
-pub use bus::{ApicBus, DeliveryMode, Destination, Message, Trigger};
+pub use bus::{ApicBus, ApicObserver, DeliveryMode, Destination, Message, Trigger};
 pub use chip::{ApicMode, LocalApic, registers, saved_cr8};
 pub use mailbox::{Mailbox, events};

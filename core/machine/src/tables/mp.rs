@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use kasane_devices::ioapic::spec::VERSION_VALUE;
 use kasane_spec_pc::memory;
 
 use super::acpi::LEVEL_IRQS;
@@ -58,7 +59,7 @@ fn table(config: &MachineConfig) -> Vec<u8> {
     entries.push([&[1, PCI_BUS][..], b"PCI   "].concat());
     entries.push([&[1, ISA_BUS][..], b"ISA   "].concat());
     let address = (memory::IOAPIC as u32).to_le_bytes();
-    entries.push([&[2, ioapic, 0x11, 1][..], &address].concat());
+    entries.push([&[2, ioapic, VERSION_VALUE as u8, 1][..], &address].concat());
     for slot in 0..32u8 {
         for pin in 0..4u8 {
             let gsi = config.pci_irq(slot, pin);
