@@ -197,7 +197,7 @@ mod tests {
 
         assert_eq!((scale.low, scale.high), (-1.0, 1.0));
         assert!(scale.x(0.5) < scale.x(1.0));
-        assert!(svg(&results).contains(">0.50×</text>"));
+        assert!(svg(&results).contains(">0.500×</text>"));
     }
 
     #[test]

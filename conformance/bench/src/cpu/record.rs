@@ -81,7 +81,7 @@ pub(super) fn circumstances(results: &Results) -> Vec<String> {
         Clock::Wall => "time that passes in the guest",
         Clock::Cpu => "processor time of the process",
     };
-    vec![
+    let mut lines = vec![
         format!("{date}, commit {commit}"),
         format!("host: {cpu}, {cpus} CPUs, Linux {kernel}"),
         format!(
@@ -89,10 +89,18 @@ pub(super) fn circumstances(results: &Results) -> Vec<String> {
             results.host.load_before, results.host.load_after
         ),
         format!("guest: {guest_kernel}, 1 vCPU, {GUEST_MIB} MiB; program: {compiler}"),
-        format!("QEMU: {qemu}, -accel tcg -cpu max"),
-        format!("Kasane: --engine {} (it took {engine}), --cpu max", setting.engine),
-        format!("{} rounds, {} ms for each workload; {clock}", setting.rounds, setting.min_ms),
-    ]
+    ];
+    if results.places.contains_key(&System::Qemu) {
+        lines.push(format!("QEMU: {qemu}, -accel tcg -cpu max"));
+    }
+    if results.places.contains_key(&System::Kasane) {
+        lines.push(format!("Kasane: --engine {} (it took {engine}), --cpu max", setting.engine));
+    }
+    lines.push(format!(
+        "rounds: {}, of {} ms for each workload; times: {clock}",
+        setting.rounds, setting.min_ms
+    ));
+    lines
 }
 
 fn json_of(results: &Results) -> Value {

@@ -198,6 +198,7 @@ fn plain(value: Option<f64>) -> String {
 /// Three digits that count.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
+        size if size < 1.0 => format!("{value:.3}"),
         size if size < 10.0 => format!("{value:.2}"),
         size if size < 100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
@@ -213,9 +214,9 @@ mod tests {
     fn a_row_has_times_slowdowns_and_the_ratio() {
         let table = workloads(&sample());
 
-        let cells = ["sort", "element", "10.0", "50.0", "5.00×", "20.0", "2.00×", "0.40"];
+        let cells = ["sort", "element", "10.0", "50.0", "5.00×", "20.0", "2.00×", "0.400"];
         assert_eq!(table.rows[1], cells);
-        assert_eq!(table.rows[2][4..], ["5.00×", "", "2.00×", "0.40"]);
+        assert_eq!(table.rows[2][4..], ["5.00×", "", "2.00×", "0.400"]);
     }
 
     #[test]
@@ -267,6 +268,9 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_that_count() {
-        assert_eq!([1.234, 12.34, 123.4, 12345.6].map(number), ["1.23", "12.3", "123", "12346"]);
+        assert_eq!(
+            [0.0532, 1.234, 12.34, 123.4, 12345.6].map(number),
+            ["0.053", "1.23", "12.3", "123", "12346"]
+        );
     }
 }
