@@ -9,6 +9,8 @@ use kasane_spec_x86::vector;
 use crate::cpu::{Cpu, Stop};
 
 const OFFSET: u64 = 4095;
+/// Bytes of a cache line.
+const LINE: u64 = 64;
 
 fn privilege(class: TlbClass) -> Privilege {
     match class {
@@ -101,23 +103,53 @@ impl Cpu {
         locked: bool,
         f: &mut dyn FnMut(T) -> T,
     ) -> Result<(T, T), Stop> {
+        let in_line = va & (LINE - 1) <= LINE - T::SIZE as u64;
+        if locked
+            && in_line
+            && let Some(done) = self.update_locked(va, class, f)
+        {
+            return Ok(done);
+        }
         self.probe_linear(seg, va, T::SIZE as u64, Access::Write, class)?;
-        if locked {
-            while let Some(old) = self.tlb.read::<T>(class, va) {
-                let new = f(old);
-                match self.tlb.compare_exchange(class, va, old, new) {
-                    Some((found, stored)) if found == old => {
-                        self.code_written |= stored == Stored::Code;
-                        return Ok((old, new));
-                    }
-                    Some(_) => {}
-                    None => break,
-                }
+        if locked && in_line {
+            if let Some(done) = self.update_locked(va, class, f) {
+                return Ok(done);
+            }
+            // Not RAM: nobody else knows what is there.
+        } else if locked {
+            let (exclusive, barrier) = (self.exclusive.clone(), self.barrier.clone());
+            let (index, relax) = (self.index, || barrier.relax());
+            return exclusive.alone(index, relax, || self.update_plainly(seg, va, class, f));
+        }
+        self.update_plainly(seg, va, class, f)
+    }
+
+    /// Read-modify-write by the host's own locked instruction, of RAM within a cache line that
+    /// needs no walk.
+    fn update_locked<T: Scalar>(
+        &mut self,
+        va: u64,
+        class: TlbClass,
+        f: &mut dyn FnMut(T) -> T,
+    ) -> Option<(T, T)> {
+        loop {
+            let old = self.tlb.read::<T>(class, va)?;
+            let new = f(old);
+            let (found, stored) = self.tlb.compare_exchange(class, va, old, new)?;
+            if found == old {
+                self.code_written |= stored == Stored::Code;
+                return Some((old, new));
             }
         }
-        // Not RAM, not locked, or across pages; these are atomic only among themselves.
-        let bus = self.bus_lock.clone();
-        let _held = locked.then(|| bus.write());
+    }
+
+    fn update_plainly<T: Scalar>(
+        &mut self,
+        seg: Seg,
+        va: u64,
+        class: TlbClass,
+        f: &mut dyn FnMut(T) -> T,
+    ) -> Result<(T, T), Stop> {
         let old = self.read_slow(seg, va, class)?;
         let new = f(old);
         self.write_slow(seg, va, new, class)?;

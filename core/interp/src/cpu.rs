@@ -16,8 +16,8 @@ use kasane_ports::{Clock, Entropy, HeavyBarrier};
 use kasane_spec_x86::control::{cr0, cr4, dr7, efer};
 use kasane_spec_x86::descriptor::access;
 use kasane_spec_x86::{flags, vector};
-use spin::RwLock;
 
+use crate::exclusive::Exclusive;
 use crate::io::Replay;
 
 /// Why a handler did not simply finish.
@@ -129,9 +129,8 @@ pub struct Cpu {
     pub clock: Arc<dyn Clock>,
     /// Random numbers.
     pub entropy: Arc<dyn Entropy>,
-    /// Held by locked accesses across pages, which no instruction of the host makes atomic: the
-    /// processors of a machine make them one after the other.
-    pub bus_lock: Arc<RwLock<()>>,
+    /// For locked accesses that no instruction of the host makes atomic.
+    pub exclusive: Arc<Exclusive>,
     /// Barrier for marking code pages.
     pub barrier: Arc<dyn HeavyBarrier>,
     /// TSC frequency in Hz.

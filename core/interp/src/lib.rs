@@ -29,6 +29,7 @@ mod apic_access;
 pub mod block;
 pub mod cpu;
 pub mod deliver;
+pub mod exclusive;
 pub mod exec;
 pub mod guard;
 pub mod io;

@@ -14,9 +14,9 @@ use kasane_cpu::{
 use kasane_memory::{Ram, SoftTlb, TlbClass};
 use kasane_ports::{Clock, Entropy, HeavyBarrier};
 use kasane_spec_x86::control::{cr0, dr6};
-use spin::RwLock;
 
 use crate::cpu::{CodeSize, Cpu, Fault, Mode, Shadow};
+use crate::exclusive::Exclusive;
 use crate::io::Replay;
 
 /// Makes the passthrough of one vCPU, or says that the home has none.
@@ -47,7 +47,7 @@ pub struct InterpConfig {
 pub struct InterpPartition {
     config: InterpConfig,
     model: Arc<CpuModel>,
-    bus_lock: Arc<RwLock<()>>,
+    exclusive: Arc<Exclusive>,
 }
 
 impl InterpPartition {
@@ -55,7 +55,8 @@ impl InterpPartition {
     #[must_use]
     pub fn new(config: InterpConfig) -> Self {
         let model = Arc::new(config.model.clone());
-        Self { config, model, bus_lock: Arc::default() }
+        let exclusive = Arc::new(Exclusive::new(config.apics.clone()));
+        Self { config, model, exclusive }
     }
     /// A vCPU by its own type, for tests that look inside.
     ///
@@ -89,7 +90,7 @@ impl InterpPartition {
             mailbox,
             clock: c.clock.clone(),
             entropy: c.entropy.clone(),
-            bus_lock: self.bus_lock.clone(),
+            exclusive: self.exclusive.clone(),
             barrier: c.barrier.clone(),
             tsc_hz: c.tsc_hz,
             index,

@@ -112,10 +112,16 @@ impl InterpVcpu {
         cpu.tlb.refresh();
     }
 
+    /// Stands still while another processor has to be alone.
+    fn give_way(&self) {
+        self.cpu.exclusive.give_way(self.cpu.index, || self.cpu.barrier.relax());
+    }
+
     /// Handles what is pending between two instructions. `Some`: `run` returns.
     fn attend(&mut self) -> Option<Exit> {
         if self.cpu.mailbox.pending() != 0 {
             self.collect();
+            self.give_way();
         }
         if self.cpu.retired >= self.cpu.clock_check {
             let now = self.cpu.clock.now_ns();
@@ -194,6 +200,28 @@ impl InterpVcpu {
                 && !cpu.attention
                 && cpu.apic.ready().is_none()
                 && !cpu.mailbox.extint()
+    }
+
+    /// Until something needs the machine.
+    fn run_guest(&mut self, entry: Entry) -> Exit {
+        if let Some(exit) = self.enter(entry) {
+            return exit;
+        }
+        loop {
+            if !self.quiet() {
+                self.cpu.attention = false;
+                if let Some(exit) = self.attend() {
+                    return exit;
+                }
+                if self.cpu.state.activity != Activity::Running {
+                    self.cpu.attention = true;
+                    continue;
+                }
+            }
+            if let Some(exit) = self.run_block() {
+                return exit;
+            }
+        }
     }
 
     /// Runs one block, or one instruction where something wants to look after each.
@@ -391,24 +419,11 @@ fn run_ops(cpu: &mut Cpu, block: &Block) -> Result<(), Stop> {
 
 impl Vcpu for InterpVcpu {
     fn run(&mut self, entry: Entry) -> Result<Exit, EngineFault> {
-        if let Some(exit) = self.enter(entry) {
-            return Ok(exit);
-        }
-        loop {
-            if !self.quiet() {
-                self.cpu.attention = false;
-                if let Some(exit) = self.attend() {
-                    return Ok(exit);
-                }
-                if self.cpu.state.activity != Activity::Running {
-                    self.cpu.attention = true;
-                    continue;
-                }
-            }
-            if let Some(exit) = self.run_block() {
-                return Ok(exit);
-            }
-        }
+        let (exclusive, barrier) = (self.cpu.exclusive.clone(), self.cpu.barrier.clone());
+        exclusive.enter(self.cpu.index, || barrier.relax());
+        let exit = self.run_guest(entry);
+        exclusive.leave(self.cpu.index);
+        Ok(exit)
     }
     fn read(&mut self, set: StateSet, state: &mut CpuState) {
         if set.contains(StateSet::PLATFORM) {

@@ -9,6 +9,7 @@ use kasane_memory::GuestMemory;
 use kasane_ports::{Msi, MsiSink};
 use kasane_spec_x86::paging;
 
+use crate::run::InterpVcpu;
 use crate::testing::{CODE, DATA, TestCpu};
 
 /// `mov [0xFEE000B0], eax`: an end of interrupt.
@@ -147,4 +148,36 @@ fn a_change_of_ram_and_mmio_at_once_changes_each_once() {
 
     assert_eq!(ram.load_u16(0x3F_FFFE), Ok(6));
     assert_eq!(written, [(0x40_0000, 8), (0x40_0001, 0)]);
+}
+
+const ROUNDS: u64 = 1_000_000;
+
+/// One processor adds 1 to the word at `at` by locked additions, the other adds 1 to the same word
+/// by locked additions of a doubleword of which it is the upper half. What the word is then.
+fn added_by_both(at: u64) -> u16 {
+    // 1: lock add word [rbx], 1; dec ecx; jnz 1b; hlt
+    let plain = [0xF0, 0x66, 0x83, 0x03, 1, 0xFF, 0xC9, 0x75, 0xF7, 0xF4];
+    // 1: lock add dword [rbx - 2], 0x10000; dec ecx; jnz 1b; hlt
+    let split = [0xF0, 0x81, 0x43, 0xFE, 0, 0, 1, 0, 0xFF, 0xC9, 0x75, 0xF4, 0xF4];
+    let it = TestCpu::code64(&plain).with(Gpr::Rbx, at).with(Gpr::Rcx, ROUNDS);
+    let ram = it.ram.clone();
+    let mut other = it.other(CODE + 0x1000, &split);
+    let mut first = it.vcpu();
+    let until_halt =
+        |vcpu: &mut InterpVcpu| while vcpu.run(Entry::Resume).unwrap() != Exit::Halt {};
+
+    std::thread::scope(|scope| {
+        scope.spawn(|| until_halt(&mut other));
+        until_halt(&mut first);
+    });
+
+    ram.load_u16(at).unwrap()
+}
+
+#[test]
+fn locked_accesses_across_lines_and_pages_are_atomic_with_those_that_are_not() {
+    let across_a_line = added_by_both(DATA + 64);
+    let across_a_page = added_by_both(DATA + 4096);
+    let all = (ROUNDS * 2) as u16;
+    assert_eq!((across_a_line, across_a_page), (all, all));
 }

@@ -44,6 +44,9 @@ impl Entropy for Quiet {
 }
 impl HeavyBarrier for Quiet {
     fn synchronize(&self) {}
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
 }
 
 /// A processor with memory.
@@ -52,6 +55,7 @@ pub(crate) struct TestCpu {
     pub(crate) ram: Arc<Ram>,
     pub(crate) apics: Arc<ApicBus>,
     cache: BlockCache,
+    partition: InterpPartition,
 }
 
 fn flat(access: u16) -> SegmentRegister {
@@ -74,10 +78,11 @@ fn partition(ram: &Arc<Ram>, apics: &Arc<ApicBus>) -> InterpPartition {
 impl TestCpu {
     fn with_memory() -> Self {
         let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, MEMORY)]));
-        let apics = Arc::new(ApicBus::new(1));
-        let mut cpu = partition(&ram, &apics).new_cpu(0).unwrap();
+        let apics = Arc::new(ApicBus::new(2));
+        let partition = partition(&ram, &apics);
+        let mut cpu = partition.new_cpu(0).unwrap();
         cpu.state = CpuState::reset(true);
-        Self { cpu, ram, apics, cache: BlockCache::default() }
+        Self { cpu, ram, apics, cache: BlockCache::default(), partition }
     }
     /// 64-bit code at ring 0, memory mapped where it is.
     pub(crate) fn code64(code: &[u8]) -> Self {
@@ -138,6 +143,15 @@ impl TestCpu {
     pub(crate) fn with_memory_at(self, at: u64, bytes: &[u8]) -> Self {
         self.ram.write(at, bytes).unwrap();
         self
+    }
+    /// The other processor of the machine, in the same state but with other code.
+    pub(crate) fn other(&self, at: u64, code: &[u8]) -> InterpVcpu {
+        let mut cpu = self.partition.new_cpu(1).unwrap();
+        cpu.state = self.cpu.state.clone();
+        cpu.state.rip = at;
+        self.ram.write(at, code).unwrap();
+        cpu.refresh_mode();
+        InterpVcpu::new(cpu)
     }
     /// The same processor with its run loop.
     pub(crate) fn vcpu(self) -> InterpVcpu {

@@ -45,6 +45,9 @@ impl Barrier {
 }
 
 impl HeavyBarrier for Barrier {
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
     fn synchronize(&self) {
         fence(Ordering::SeqCst);
         membarrier(self.kind);
