@@ -7,6 +7,7 @@ use kasane_spec_x86::descriptor::access as rights;
 use kasane_spec_x86::vector;
 
 use crate::cpu::{Cpu, Stop};
+use crate::exec::system::structures::in_limit;
 
 const OFFSET: u64 = 4095;
 /// Bytes of a cache line.
@@ -279,15 +280,7 @@ impl Cpu {
                 return false;
             }
         }
-        let last = offset.wrapping_add(len.wrapping_sub(1));
-        let limit = u64::from(s.limit);
-        if !is_code && s.access & rights::DC != 0 {
-            let top = if s.big() { 0xFFFF_FFFF } else { 0xFFFF };
-            offset > limit && last <= top && last >= offset
-        } else {
-            // In a flat segment an access may go around (SDM vol. 3A §5.3).
-            s.limit == u32::MAX || last <= limit && last >= offset
-        }
+        in_limit(s, offset, len)
     }
 
     /// Whether #AC is on.

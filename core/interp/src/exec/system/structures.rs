@@ -262,7 +262,8 @@ fn inner(cpu: &Cpu) -> TlbClass {
     }
 }
 
-/// Whether a range lies inside a data segment's limit (SDM vol. 3A §5.3).
+/// Whether a range lies inside a segment's limit (SDM vol. 3A §5.3), for programs and for the
+/// processor's own accesses alike. In a flat segment a range may go around.
 pub(crate) fn in_limit(s: &SegmentRegister, offset: u64, len: u64) -> bool {
     let last = offset.wrapping_add(len.wrapping_sub(1));
     let limit = u64::from(s.limit);
@@ -271,6 +272,6 @@ pub(crate) fn in_limit(s: &SegmentRegister, offset: u64, len: u64) -> bool {
         let top = if s.big() { 0xFFFF_FFFF } else { 0xFFFF };
         offset > limit && last <= top && last >= offset
     } else {
-        last <= limit && last >= offset
+        s.limit == u32::MAX || last <= limit && last >= offset
     }
 }

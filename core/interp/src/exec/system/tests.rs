@@ -7,6 +7,7 @@ use kasane_memory::GuestMemory;
 use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::{flags, msr, paging, vector};
 
+use super::structures::{Stack, Width};
 use crate::cpu::{Shadow, Stop};
 use crate::testing::{CODE, DATA, STACK, TestCpu};
 
@@ -304,4 +305,21 @@ fn invlpg_of_an_unmapped_page_leaves_the_others_alone() {
     it.steps(2);
 
     assert_eq!(it.reg(Gpr::Rax), 0x77);
+}
+
+#[test]
+fn a_processor_pushes_around_the_end_of_a_flat_segment_as_programs_do() {
+    // push eax, of which the upper half goes to the segment's offset 0.
+    let mut it = TestCpu::code32(&[0x50]).with(Gpr::Rax, 0x1122_3344).with(Gpr::Rsp, 2);
+    it.cpu.state.ss.base = DATA;
+    it.cpu.refresh_mode();
+    it.steps(1);
+    let program = it.memory(DATA - 2) as u32;
+
+    let mut stack = Stack::current(&it.cpu, 0);
+    stack.sp = 2;
+    let processor = stack.push(&mut it.cpu, Width::W32, 0x5566_7788);
+
+    assert_eq!((program, processor), (0x1122_3344, Ok(())));
+    assert_eq!(it.memory(DATA - 2) as u32, 0x5566_7788);
 }
