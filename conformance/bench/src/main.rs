@@ -4,7 +4,8 @@
 mod cpu;
 mod interp;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Measures the engines' speed.
@@ -22,9 +23,15 @@ enum What {
     Interp(interp::Options),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().what {
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().what {
         What::Cpu(options) => cpu::run(&options),
         What::Interp(options) => interp::run(&options),
+    };
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
     }
+    ExitCode::FAILURE
 }
