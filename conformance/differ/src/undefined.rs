@@ -83,6 +83,11 @@ pub const RULES: &[Rule] = &[
     Rule { what: "BSWAP r16", undefined: "the result", source: "SDM vol. 2A, BSWAP" },
 ];
 
+/// The interpreter lets interrupts in after so many iterations of a repeated instruction, as a
+/// processor may after each. A fault behind such a pause restores the flags of the pause (SDM
+/// vol. 2B, REP), not those of the beginning.
+const ITERATIONS_AT_A_TIME: u64 = 2047;
+
 /// The flags of an instruction that are not compared.
 #[must_use]
 pub fn flags(instr: &Instruction, case: &Case) -> u64 {
@@ -125,7 +130,7 @@ pub fn flags_at_fault(instr: &Instruction, case: &Case) -> u64 {
                 | Mnemonic::Cmpsd
                 | Mnemonic::Cmpsq
         );
-    if compares && case.gpr[1] > 4096 { kasane_spec_x86::flags::ARITHMETIC } else { 0 }
+    if compares && case.gpr[1] > ITERATIONS_AT_A_TIME { kasane_spec_x86::flags::ARITHMETIC } else { 0 }
 }
 
 /// Whether only the page of CR2 is compared: which part of a masked operand the processor looks
