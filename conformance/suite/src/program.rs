@@ -3,7 +3,7 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -68,6 +68,14 @@ impl Kasane {
             return Ok(Self { path });
         }
         Err(format!("{} is not there: run `cargo build --release -p kasane`", path.display()))
+    }
+    /// Starts it with these arguments, no input, and its standard output in a pipe.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> io::Result<Child> {
+        let mut command = Command::new(&self.path);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
     }
     /// Runs it with these arguments and no input.
     ///
