@@ -130,7 +130,11 @@ pub fn flags_at_fault(instr: &Instruction, case: &Case) -> u64 {
                 | Mnemonic::Cmpsd
                 | Mnemonic::Cmpsq
         );
-    if compares && case.gpr[1] > ITERATIONS_AT_A_TIME { kasane_spec_x86::flags::ARITHMETIC } else { 0 }
+    if compares && case.gpr[1] > ITERATIONS_AT_A_TIME {
+        kasane_spec_x86::flags::ARITHMETIC
+    } else {
+        0
+    }
 }
 
 /// Whether only the page of CR2 is compared: which part of a masked operand the processor looks
