@@ -145,6 +145,7 @@ impl Interpreter {
             model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
             tsc_hz: 1_000_000_000,
             passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
+            accelerator: Arc::new(|_| None),
         });
         let mut cpu = partition.new_cpu(0)?;
         cpu.state = start_state();

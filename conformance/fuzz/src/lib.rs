@@ -111,6 +111,7 @@ pub fn vcpu(bytes: usize) -> (Box<dyn Vcpu>, Arc<Ram>) {
         model: CpuModel::new(CpuModelName::Max, all),
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(|| None),
+        accelerator: Arc::new(|_| None),
     });
     (partition.new_vcpu(0).expect("there is a vCPU 0"), ram)
 }

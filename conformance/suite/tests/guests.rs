@@ -12,7 +12,7 @@ const POWERED_OFF: i32 = 0;
 /// Exit code of a guest that crashed.
 const CRASHED: i32 = 3;
 
-fn run(name: &str, cpus: u32) -> Run {
+fn run(name: &str, cpus: u32, engine: &str) -> Run {
     let image = Guests::find().image(&format!("asm/{name}.elf")).unwrap();
     let cpus = cpus.to_string();
     let arguments = [
@@ -23,16 +23,16 @@ fn run(name: &str, cpus: u32) -> Run {
         "64M",
         "--cpus",
         &cpus,
-        "--display",
-        "none",
+        "--engine",
+        engine,
         "--timeout",
         "300",
     ];
     Kasane::find().unwrap().run(&arguments).unwrap()
 }
 
-fn assert_all_passed(name: &str, cpus: u32, code: i32) {
-    let run = run(name, cpus);
+fn assert_all_passed(name: &str, cpus: u32, engine: &str, code: i32) {
+    let run = run(name, cpus, engine);
     let shown = || format!("{}\n--- messages\n{}", run.console, run.messages);
     let head = format!("guest {name}: ");
     let verdict = run.console.lines().find_map(|line| line.trim_end().strip_prefix(&head));
@@ -46,7 +46,7 @@ macro_rules! guests {
     ($($name:ident on $cpus:literal ends $code:expr;)*) => {
         $(#[test]
         fn $name() {
-            assert_all_passed(stringify!($name), $cpus, $code);
+            assert_all_passed(stringify!($name), $cpus, "auto", $code);
         })*
         const TESTED: &[&str] = &[$(stringify!($name)),*];
     };
@@ -73,6 +73,14 @@ guests! {
     triple on 1 ends CRASHED;
     v86 on 1 ends POWERED_OFF;
     xsave on 1 ends POWERED_OFF;
+}
+
+/// Those with 64-bit code, which is what it translates so far.
+#[test]
+fn guests_in_long_mode_pass_under_the_translator() {
+    for name in ["longmode", "paging64", "preempt", "reserved64", "smc", "xsave"] {
+        assert_all_passed(name, 1, "translate", POWERED_OFF);
+    }
 }
 
 #[test]

@@ -91,6 +91,13 @@ fn the_cloud_kernel_boots_with_one_cpu() {
 }
 
 #[test]
+fn the_cloud_kernel_boots_under_the_translator() {
+    let run = boot_cloud(&["--memory", "512M", "--engine", "translate"], SCRIPT);
+    assert_booted(&run, 1);
+    assert!(run.messages.contains("engine translate"), "{}", run.messages);
+}
+
+#[test]
 fn the_cloud_kernel_boots_with_two_cpus() {
     let run = boot(&Boot { kernel: "cloud/vmlinuz", initrd: "initramfs-shell.gz", cpus: 2 });
     assert_booted(&run, 2);

@@ -73,6 +73,8 @@ pub enum Engine {
     Auto,
     /// The interpreter.
     Interp,
+    /// The binary translator: much faster, for machines with one processor so far.
+    Translate,
 }
 
 impl Engine {
@@ -82,6 +84,7 @@ impl Engine {
         match self {
             Self::Auto => "auto",
             Self::Interp => "interp",
+            Self::Translate => "translate",
         }
     }
 }

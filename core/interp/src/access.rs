@@ -284,7 +284,7 @@ impl Cpu {
     }
 
     /// Whether #AC is on.
-    pub(crate) fn alignment_checked(&self) -> bool {
+    pub fn alignment_checked(&self) -> bool {
         use kasane_spec_x86::{control::cr0, flags};
         self.cpl() == 3 && self.flag(flags::AC) && self.state.cr0 & cr0::AM != 0
     }

@@ -164,6 +164,11 @@ impl BlockCache {
             }
             if new_page {
                 cpu.barrier.synchronize();
+                cpu.tlb.note_code_page(class, va);
+                if second.is_some() {
+                    let next = (va & !(PAGE - 1)).wrapping_add(PAGE) & cpu.mode.linear_mask;
+                    cpu.tlb.note_code_page(class, next);
+                }
             }
             let again = Self::fetch(cpu, rip, va, gpa);
             let (_, len_again, second_again) = Self::decode_bytes(cpu, rip, va, &again)?;
@@ -292,7 +297,7 @@ impl BlockCache {
 }
 
 /// LZCNT and TZCNT are BSR and BSF with a prefix that processors without them ignore.
-fn decoder_options(cpu: &Cpu) -> u32 {
+pub(crate) fn decoder_options(cpu: &Cpu) -> u32 {
     let mut options = DecoderOptions::NONE;
     if !cpu.model.has(Feature::Bmi1) {
         options |= DecoderOptions::NO_MPFX_0FBC;

@@ -24,6 +24,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod accelerator;
 pub mod access;
 mod apic_access;
 pub mod block;
@@ -43,4 +44,4 @@ mod testing;
 
 pub use cpu::{Cpu, Fault, Stop};
 pub use op::Op;
-pub use partition::{InterpConfig, InterpPartition};
+pub use partition::{InterpConfig, InterpPartition, MakeAccelerator};

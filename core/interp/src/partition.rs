@@ -15,12 +15,16 @@ use kasane_memory::{Ram, SoftTlb, TlbClass};
 use kasane_ports::{Clock, Entropy, HeavyBarrier};
 use kasane_spec_x86::control::{cr0, dr6};
 
+use crate::accelerator::Accelerator;
 use crate::cpu::{CodeSize, Cpu, Fault, Mode, Shadow};
 use crate::exclusive::Exclusive;
 use crate::io::Replay;
 
 /// Makes the passthrough of one vCPU, or says that the home has none.
 pub type MakePassthrough = Arc<dyn Fn() -> Option<kasane_passthrough::Passthrough> + Send + Sync>;
+
+/// Makes the accelerator of one vCPU, if it has one.
+pub type MakeAccelerator = Arc<dyn Fn(u32) -> Option<Box<dyn Accelerator>> + Send + Sync>;
 
 /// What a partition is made of.
 #[derive(Clone)]
@@ -41,6 +45,8 @@ pub struct InterpConfig {
     pub tsc_hz: u64,
     /// Makes each vCPU's passthrough.
     pub passthrough: MakePassthrough,
+    /// Makes each vCPU's accelerator.
+    pub accelerator: MakeAccelerator,
 }
 
 /// One VM of the interpreter.
@@ -125,7 +131,7 @@ impl Partition for InterpPartition {
         EngineCaps { name: "interp", max_vcpus: 8, exact_budget: true }
     }
     fn new_vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, EngineFault> {
-        Ok(crate::run::boxed(self.new_cpu(index)?))
+        Ok(crate::run::boxed(self.new_cpu(index)?, (self.config.accelerator)(index)))
     }
 }
 

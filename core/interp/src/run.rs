@@ -15,6 +15,7 @@ use kasane_ports::Kick;
 use kasane_spec_x86::control::{dr6, dr7};
 use kasane_spec_x86::flags;
 
+use crate::accelerator::{Accelerator, Ran};
 use crate::block::{Block, BlockCache};
 use crate::cpu::{Cpu, Fault, Shadow, Stop};
 use crate::deliver::Delivered;
@@ -43,6 +44,7 @@ pub struct InterpVcpu {
     a20_mask: u64,
     /// After a stop at a breakpoint: run this instruction without stopping again.
     skip_breakpoint: bool,
+    accelerator: Option<Box<dyn Accelerator>>,
 }
 
 impl InterpVcpu {
@@ -56,7 +58,11 @@ impl InterpVcpu {
             budget_end: None,
             a20_mask,
             skip_breakpoint: false,
+            accelerator: None,
         }
+    }
+    pub(crate) fn accelerated(cpu: Cpu, accelerator: Option<Box<dyn Accelerator>>) -> Self {
+        Self { accelerator, ..Self::new(cpu) }
     }
 
     fn enter(&mut self, entry: Entry) -> Option<Exit> {
@@ -237,11 +243,23 @@ impl InterpVcpu {
         if single {
             return self.run_single();
         }
+        let mut most = usize::MAX;
+        if let Some(accelerator) = &mut self.accelerator {
+            let ran = accelerator.run(&mut self.cpu);
+            if matches!(ran, Ran::Around | Ran::OneThenAround) {
+                self.cpu.clock_check = 0;
+            }
+            match ran {
+                Ran::Cold => {}
+                Ran::Around => return None,
+                Ran::One | Ran::OneThenAround => most = 1,
+            }
+        }
         let block = match self.cache.find(&mut self.cpu) {
             Ok(block) => block,
             Err(stop) => return self.stopped(stop),
         };
-        match run_ops(&mut self.cpu, block) {
+        match run_ops(&mut self.cpu, block, most) {
             Ok(()) if self.cpu.debug_hits == 0 && self.cpu.step_override.is_none() => None,
             Ok(()) => self.after_instruction(false),
             Err(stop) => self.stopped(stop),
@@ -382,12 +400,12 @@ impl InterpVcpu {
     }
 }
 
-/// Runs the instructions of a block until one branches, stops or changes code.
+/// Runs the instructions of a block, `most` of them, until one branches, stops or changes code.
 #[inline]
-fn run_ops(cpu: &mut Cpu, block: &Block) -> Result<(), Stop> {
+fn run_ops(cpu: &mut Cpu, block: &Block, most: usize) -> Result<(), Stop> {
     let mut done = 0u64;
     let mut result = Ok(());
-    for op in &block.ops {
+    for op in block.ops.iter().take(most) {
         cpu.next_rip = op.next_rip;
         match (op.run)(cpu, op) {
             Ok(()) => {
@@ -476,6 +494,6 @@ impl Vcpu for InterpVcpu {
 }
 
 /// For the partition: boxes a vCPU.
-pub(crate) fn boxed(cpu: Cpu) -> Box<dyn Vcpu> {
-    Box::new(InterpVcpu::new(cpu))
+pub(crate) fn boxed(cpu: Cpu, accelerator: Option<Box<dyn Accelerator>>) -> Box<dyn Vcpu> {
+    Box::new(InterpVcpu::accelerated(cpu, accelerator))
 }

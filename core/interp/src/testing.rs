@@ -72,6 +72,7 @@ fn partition(ram: &Arc<Ram>, apics: &Arc<ApicBus>) -> InterpPartition {
         model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(|| None),
+        accelerator: Arc::new(|_| None),
     })
 }
 

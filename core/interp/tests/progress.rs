@@ -44,6 +44,7 @@ fn real_mode(code: &[u8]) -> (Box<dyn Vcpu>, Arc<ApicBus>) {
         model: CpuModel::new(CpuModelName::X86_64V2, FeatureSet::EMPTY),
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(|| None),
+        accelerator: Arc::new(|_| None),
     });
     let mut vcpu = partition.new_vcpu(0).unwrap();
     let mut state = CpuState::reset(true);

@@ -19,12 +19,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod follow;
 mod port;
 mod ram;
 mod scalar;
 mod slot;
 mod tlb;
 
+pub use follow::{Flushed, HostPage};
 pub use port::{GuestMemory, MemoryError};
 pub use ram::Ram;
 pub use scalar::Scalar;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::follow::CodeLog;
 use crate::port::MemoryError;
 use crate::scalar::Scalar;
 
@@ -160,6 +161,7 @@ pub struct RamSlot {
     kind: SlotKind,
     host: NonNull<u8>,
     pages: Box<[PageState]>,
+    code_log: CodeLog,
     _backing: Box<dyn RamBacking>,
 }
 
@@ -186,6 +188,7 @@ impl RamSlot {
             kind,
             host,
             pages: zeroed_pages(count),
+            code_log: CodeLog::default(),
             _backing: backing,
         }
     }
@@ -219,6 +222,9 @@ impl RamSlot {
     pub fn page(&self, offset: u64) -> Option<&PageState> {
         self.pages.get((offset / PAGE) as usize)
     }
+    pub(crate) fn code_log(&self) -> &CodeLog {
+        &self.code_log
+    }
     /// Host address of `offset`, if `len` bytes are there.
     pub(crate) fn host(&self, offset: u64, len: u64) -> Option<*mut u8> {
         let end = offset.checked_add(len)?;
@@ -233,7 +239,9 @@ impl RamSlot {
             let next = (at & !(PAGE - 1)).saturating_add(PAGE).min(end);
             if let Some(page) = self.page(at) {
                 page.mark_dirty();
-                page.stored(at & (PAGE - 1), next.wrapping_sub(1) & (PAGE - 1));
+                if page.stored(at & (PAGE - 1), next.wrapping_sub(1) & (PAGE - 1)) {
+                    self.code_log.note(self.base.wrapping_add(at));
+                }
             }
             at = next;
         }

@@ -18,6 +18,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ptr::null_mut;
 
+use crate::follow::{Flushed, HostPage};
 use crate::ram::{Ram, copy_bytes, fill_bytes};
 use crate::scalar::Scalar;
 use crate::slot::{PageState, SlotKind, SlotList};
@@ -168,6 +169,11 @@ pub struct SoftTlb {
     list: Arc<SlotList>,
     ram: Arc<Ram>,
     generation: u64,
+    flushed: Flushed,
+    /// Host addresses of pages that became code through this TLB.
+    code_pages: Vec<*mut u8>,
+    /// How much of each slot's code log was told.
+    told: Vec<u64>,
 }
 
 // SAFETY: the pointers go into slots that `list` keeps alive, which are Send + Sync.
@@ -186,6 +192,9 @@ impl SoftTlb {
             list: ram.slots(),
             ram,
             generation,
+            flushed: Flushed::All,
+            code_pages: Vec::new(),
+            told: Vec::new(),
         }
     }
     /// The memory below, without a lock, for page walks.
@@ -233,7 +242,7 @@ impl SoftTlb {
         let (host, state) = self.writable(class, va, T::SIZE as u64)?;
         // SAFETY: `writable` checked the SIZE bytes at `host`.
         unsafe { T::store(host, value) };
-        Some(Self::stored(state, va, T::SIZE as u64))
+        Some(self.stored(class, state, va, T::SIZE as u64))
     }
     /// LOCK CMPXCHG on `va`, under the conditions of `write`; gives the old value.
     #[inline(always)]
@@ -250,7 +259,7 @@ impl SoftTlb {
         }
         // SAFETY: `writable` checked the SIZE bytes at `host`; 16 bytes are aligned.
         let old = unsafe { T::compare_exchange(host, current, new) };
-        Some((old, Self::stored(state, va, T::SIZE as u64)))
+        Some((old, self.stored(class, state, va, T::SIZE as u64)))
     }
     #[inline(always)]
     fn writable(&self, class: TlbClass, va: u64, len: u64) -> Option<(*mut u8, &PageState)> {
@@ -263,9 +272,17 @@ impl SoftTlb {
         Some(unsafe { (entry.host.add((va & OFFSET) as usize), &*entry.state) })
     }
     #[inline(always)]
-    fn stored(state: &PageState, va: u64, len: u64) -> Stored {
+    fn stored(&self, class: TlbClass, state: &PageState, va: u64, len: u64) -> Stored {
         let at = va & OFFSET;
-        if state.stored(at, at + len - 1) { Stored::Code } else { Stored::Data }
+        if state.stored(at, at + len - 1) { self.stored_code(class, va) } else { Stored::Data }
+    }
+    #[cold]
+    fn stored_code(&self, class: TlbClass, va: u64) -> Stored {
+        let gpa = self.entry(class, va).gpa & !OFFSET;
+        if let Some((slot, _)) = self.list.find(gpa) {
+            slot.code_log().note(gpa);
+        }
+        Stored::Code
     }
     /// Reads `buf.len()` bytes that lie in one page whose reads need no walk.
     pub fn read_bytes(&self, class: TlbClass, va: u64, buf: &mut [u8]) -> Option<()> {
@@ -286,7 +303,7 @@ impl SoftTlb {
         let (host, state) = self.writable(class, va, data.len() as u64)?;
         // SAFETY: `writable` checked the range; guest memory and `data` don't overlap.
         unsafe { copy_bytes(host, data.as_ptr(), data.len()) };
-        Some(Self::stored(state, va, data.len() as u64))
+        Some(self.stored(class, state, va, data.len() as u64))
     }
     /// Fills `len` bytes that lie in one page whose writes need no walk.
     pub fn fill_bytes(&self, class: TlbClass, va: u64, byte: u8, len: u64) -> Option<Stored> {
@@ -296,7 +313,7 @@ impl SoftTlb {
         let (host, state) = self.writable(class, va, len)?;
         // SAFETY: `writable` checked the range.
         unsafe { fill_bytes(host, byte, len as usize) };
-        Some(Self::stored(state, va, len))
+        Some(self.stored(class, state, va, len))
     }
     /// Copies `len` bytes upwards between two ranges that each lie in one page and need no walk,
     /// as REP MOVSB does it (byte by byte, so overlap replicates).
@@ -308,7 +325,7 @@ impl SoftTlb {
         let (host, state) = self.writable(class, dst, len)?;
         // SAFETY: both ranges were checked; REP MOVSB defines overlap as byte-wise ascending.
         unsafe { copy_bytes(host, from.host.add((src & OFFSET) as usize), len as usize) };
-        Some(Self::stored(state, dst, len))
+        Some(self.stored(class, state, dst, len))
     }
     /// The page at `va` if a fetch there needs no walk.
     #[inline(always)]
@@ -358,16 +375,19 @@ impl SoftTlb {
     }
     /// Forgets everything.
     pub fn flush_all(&mut self) {
+        self.flushed = Flushed::All;
         self.filled_global.flush(&mut self.entries, |_| true);
         self.filled_local.flush(&mut self.entries, |_| true);
         self.large = LargePages::default();
     }
     /// Forgets all but global pages.
     pub fn flush_non_global(&mut self) {
+        self.flushed = Flushed::All;
         self.filled_local.flush(&mut self.entries, |entry| !entry.global());
     }
     /// Forgets the page at `va` in every class, whatever its size was when it was entered.
     pub fn flush_page(&mut self, va: u64) {
+        self.flushed.page(va & !OFFSET);
         if self.large.may_hold(va) {
             self.flush_large(va);
         }
@@ -380,6 +400,7 @@ impl SoftTlb {
     }
     #[cold]
     fn flush_large(&mut self, va: u64) {
+        self.flushed = Flushed::All;
         self.large = LargePages::default();
         for entry in &mut self.entries {
             let (Some(page), bits) = (entry.page(), entry.page_bits()) else { continue };
@@ -389,6 +410,62 @@ impl SoftTlb {
                 self.large.insert(page, bits);
             }
         }
+    }
+}
+
+/// For engines that keep translations of their own.
+impl SoftTlb {
+    /// What was flushed since the last call.
+    pub fn take_flushes(&mut self) -> Flushed {
+        core::mem::take(&mut self.flushed)
+    }
+    /// Notes that the page at `va` became code; gives its host address.
+    pub fn note_code_page(&mut self, class: TlbClass, va: u64) -> u64 {
+        let host = self.entry(class, va).host;
+        self.code_pages.push(host);
+        host as u64
+    }
+    /// Host addresses of the pages that became code since the last call.
+    pub fn take_code_pages(&mut self) -> Vec<*mut u8> {
+        core::mem::take(&mut self.code_pages)
+    }
+    /// The guest-physical pages in which code was overwritten, by anybody, since the last call:
+    /// `None` for none, `Some(None)` if it is not known which.
+    pub fn take_code_changes(&mut self) -> Option<Option<Vec<u64>>> {
+        let slots = self.list.slots();
+        let known = self.told.iter().copied().chain(core::iter::repeat(0));
+        if slots.iter().zip(known).all(|(slot, told)| slot.code_log().count() == told) {
+            return None;
+        }
+        let mut changes = Some(Vec::new());
+        self.told.resize(slots.len(), 0);
+        for (slot, told) in slots.iter().zip(&mut self.told) {
+            let so_far = changes.as_mut().and_then(|pages| slot.code_log().since(*told, pages));
+            if so_far.is_none() {
+                changes = None;
+            }
+            *told = so_far.unwrap_or_else(|| slot.code_log().count());
+        }
+        Some(changes)
+    }
+    /// The version of a guest-physical page's code; `None` if there is no memory.
+    #[must_use]
+    pub fn page_version(&self, gpa: u64) -> Option<u32> {
+        let (slot, offset) = self.list.find(gpa)?;
+        slot.page(offset).map(PageState::version)
+    }
+    /// The page at `va` as the TLB has it.
+    #[must_use]
+    pub fn host_page(&self, class: TlbClass, va: u64) -> Option<HostPage> {
+        let entry = self.entry(class, va);
+        let page = va & !OFFSET;
+        let (read, write) = (entry.read == page, entry.write == page);
+        if !read && !write {
+            return None;
+        }
+        // SAFETY: a valid tag means that `state` is the page's state in a slot that `list` keeps.
+        let code = unsafe { (*entry.state).is_code() };
+        Some(HostPage { host: entry.host, read, write, code })
     }
 }
 

@@ -59,6 +59,7 @@ fn detect() -> HostFeatures {
         .with(HostFeatures::AVX2, has!("avx2"))
         .with(HostFeatures::FMA, has!("fma"))
         .with(HostFeatures::F16C, has!("f16c"))
+        .with(HostFeatures::BMI1, has!("bmi1"))
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

@@ -62,6 +62,7 @@ fn guest(runner: &Arc<dyn CodeRunner>) -> Guest {
         model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
+        accelerator: Arc::new(|_| None),
     });
     let mut cpu = partition.new_cpu(0).unwrap();
     let table = paging::P | paging::RW;

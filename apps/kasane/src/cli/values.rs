@@ -14,7 +14,7 @@ pub(super) fn cpu_model() -> impl TypedValueParser<Value = CpuModel> {
 
 /// One of the engines.
 pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {
-    const ALL: [Engine; 2] = [Engine::Auto, Engine::Interp];
+    const ALL: [Engine; 3] = [Engine::Auto, Engine::Interp, Engine::Translate];
     PossibleValuesParser::new(ALL.map(Engine::as_str))
         .map(|word| ALL.into_iter().find(|one| one.as_str() == word).unwrap_or_default())
 }

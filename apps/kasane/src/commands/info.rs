@@ -18,6 +18,12 @@ type Works = Result<String, String>;
 pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
     let runner = HostCode::new();
     let features = runner.as_ref().map(CodeRunner::features).unwrap_or_default();
+    let translator = match &runner {
+        Ok(runner) => crate::vm::translator_works(runner, 1).map(|()| {
+            "works, for machines with one processor; not what `auto` takes yet".to_owned()
+        }),
+        Err(error) => Err(error.to_string()),
+    };
     let host = [
         ("cpu", host_cpu()),
         ("cpus", std::thread::available_parallelism().map_or(0, usize::from).to_string()),
@@ -27,7 +33,7 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
         ("vector instructions", runner.map(|_| vector_words(features)).map_err(|e| e.to_string())),
         ("several processors", barrier_words(Barrier::detect())),
     ];
-    let engines = [("interp", crate::vm::self_test(features))];
+    let engines = [("interp", crate::vm::self_test(features)), ("translate", translator)];
     let models = CpuModelName::ALL.map(|name| {
         let works = cpu_model(name, features).map(|_| "works".to_owned());
         (name.as_str(), works.map_err(|error| error.to_string()))

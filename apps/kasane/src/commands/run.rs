@@ -29,15 +29,15 @@ use crate::report::{Form, RunEnd, RunStatistics};
 use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
-    Battery, Control, End, Lent, Registers, Remains, Specification, StartError, VirtualMachine,
-    cpu_model, self_test,
+    Battery, Control, End, EngineKind, Lent, Registers, Remains, Specification, StartError,
+    VirtualMachine, cpu_model, self_test, translator_works,
 };
 
 pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
     let settings = Settings::new(arguments)?;
     let runner = runner();
-    choose_engine(settings.engine, &*runner)?;
-    let specification = specification(&settings)?;
+    let engine = choose_engine(&settings, &*runner)?;
+    let specification = specification(&settings, engine)?;
     restore_on_panic();
     let serial = SerialOutput::open(&settings.serial)?;
     let trace = open_trace(&settings)?;
@@ -65,20 +65,32 @@ fn runner() -> Arc<dyn CodeRunner> {
 }
 
 /// `auto` takes the best engine that passes its self-test; one that is named is taken as it is.
-fn choose_engine(engine: Engine, runner: &dyn CodeRunner) -> Result<(), Failure> {
-    match engine {
-        Engine::Interp => Ok(()),
-        Engine::Auto => self_test(runner.features()).map(drop).map_err(|why| {
-            let error = anyhow::anyhow!("interp: {why}").context("no engine works on this host");
-            Failure::host(error, "`kasane info` says more about this host")
-        }),
+fn choose_engine(settings: &Settings, runner: &dyn CodeRunner) -> Result<EngineKind, Failure> {
+    match settings.engine {
+        Engine::Interp => Ok(EngineKind::Interp),
+        Engine::Translate => {
+            translator_works(runner, settings.cpus).map_err(|why| {
+                let error = anyhow::anyhow!(why).context("the translator can't run this machine");
+                Failure::host(error, "use `--engine interp`, or `auto` for what works")
+            })?;
+            Ok(EngineKind::Translate)
+        }
+        Engine::Auto => match self_test(runner.features()) {
+            Ok(_works) => Ok(EngineKind::Interp),
+            Err(why) => {
+                let error =
+                    anyhow::anyhow!("interp: {why}").context("no engine works on this host");
+                Err(Failure::host(error, "`kasane info` says more about this host"))
+            }
+        },
     }
 }
 
-fn specification(settings: &Settings) -> Result<Specification, Failure> {
+fn specification(settings: &Settings, engine: EngineKind) -> Result<Specification, Failure> {
     let kernel = read_image("kernel", &settings.kernel)?;
     let initrd = settings.initrd.as_deref().map(|path| read_image("initrd", path)).transpose()?;
     Ok(Specification {
+        engine,
         name: settings.name.clone(),
         cpus: settings.cpus,
         memory_bytes: settings.memory.bytes(),
@@ -369,19 +381,20 @@ impl<'a> Session<'a> {
         let settings = self.settings;
         let leave = if self.is_interactive() { "; Ctrl-] leaves" } else { "" };
         let sentence = format!(
-            "`{}`: {} processor{} ({}), {} of memory, engine interp{leave}",
+            "`{}`: {} processor{} ({}), {} of memory, engine {}{leave}",
             settings.name,
             settings.cpus,
             if settings.cpus == 1 { "" } else { "s" },
             specification.model,
             settings.memory,
+            specification.engine.as_str(),
         );
         let details = json!({
             "name": settings.name,
             "cpus": settings.cpus,
             "cpu": specification.model.as_str(),
             "memory_bytes": settings.memory.bytes(),
-            "engine": "interp",
+            "engine": specification.engine.as_str(),
         });
         self.form.event(&sentence, "start", &details);
     }

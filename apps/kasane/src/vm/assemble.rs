@@ -13,6 +13,7 @@ use kasane_machine::{Machine, MachineConfig, MachinePorts, layout};
 use kasane_memory::{Ram, RamSlot};
 use kasane_passthrough::Passthrough;
 
+use super::engine::EngineKind;
 use super::{Battery, HostedMachine, Lent, Specification, StartError, features};
 
 /// Guest TSC ticks per second: one per nanosecond of guest time.
@@ -88,7 +89,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         // A section of this very program can't be refused.
         let _own = machine.take_over_battery(section);
     }
-    let partition = partition(model, lent, &ram, &apics, &clock);
+    let partition = partition((model, specification.engine), lent, &ram, &apics, &clock);
     let mut vcpus = Vec::new();
     for (index, mailbox) in (0..).zip(apics.mailboxes()) {
         let vcpu = partition.new_vcpu(index)?;
@@ -109,13 +110,14 @@ fn guest_ram(specification: &Specification) -> Result<Arc<Ram>, StartError> {
 }
 
 fn partition(
-    model: CpuModel,
+    (model, engine): (CpuModel, EngineKind),
     lent: &Lent,
     ram: &Arc<Ram>,
     apics: &Arc<ApicBus>,
     clock: &Arc<HostClock>,
 ) -> InterpPartition {
     let runner = Arc::clone(&lent.runner);
+
     InterpPartition::new(InterpConfig {
         ram: Arc::clone(ram),
         apics: Arc::clone(apics),
@@ -125,5 +127,6 @@ fn partition(
         model,
         tsc_hz: TSC_HZ,
         passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
+        accelerator: engine.accelerators(&lent.runner),
     })
 }

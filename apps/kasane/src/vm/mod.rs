@@ -12,6 +12,7 @@
 mod assemble;
 mod control;
 mod dump;
+mod engine;
 mod features;
 mod processor;
 mod saved;
@@ -37,6 +38,7 @@ use parking_lot::Mutex;
 use control::Begin;
 pub use control::{Control, DebugStop, NotPaused};
 pub use dump::Registers;
+pub use engine::{EngineKind, translator_works};
 pub use features::{MissingFeatures, cpu_model};
 pub use processor::ProcessorReport;
 pub use saved::{LoadError, SaveError};
@@ -56,6 +58,8 @@ pub struct Specification {
     pub memory_bytes: u64,
     /// What CPUID shows.
     pub model: CpuModelName,
+    /// What runs them.
+    pub engine: EngineKind,
     /// Kernel image.
     pub kernel: Arc<[u8]>,
     /// Initial RAM disk.

@@ -94,6 +94,7 @@ pub fn self_test(host: HostFeatures) -> Result<String, String> {
         model,
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(|| None),
+        accelerator: Arc::new(|_| None),
     });
     let mut vcpu = partition.new_vcpu(0).map_err(|error| error.to_string())?;
     vcpu.write(StateSet::ALL, &start());

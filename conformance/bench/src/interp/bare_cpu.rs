@@ -62,6 +62,7 @@ pub(super) fn with_code(code: &[u8]) -> Result<Box<dyn Vcpu>> {
         model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(|| None),
+        accelerator: Arc::new(|_| None),
     });
     let mut vcpu = partition.new_vcpu(0)?;
     let mut state = CpuState::reset(true);

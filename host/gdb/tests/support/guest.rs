@@ -63,6 +63,7 @@ impl Guest {
             model: CpuModel::new(CpuModelName::X86_64V2, FeatureSet::EMPTY),
             tsc_hz: 1_000_000_000,
             passthrough: Arc::new(|| None),
+            accelerator: Arc::new(|_| None),
         });
         let vcpus: Vec<_> = (0..cpus).map(|n| partition.new_vcpu(n).unwrap()).collect();
         let (tell, stops) = channel();

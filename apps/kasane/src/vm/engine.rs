@@ -1,0 +1,57 @@
+//! Which engine runs the processors.
+
+use std::sync::Arc;
+
+use kasane_interp::MakeAccelerator;
+use kasane_passthrough::CodeRunner;
+use kasane_translate::Translated;
+
+/// Address space for translated code; what is not used costs nothing.
+const ARENA_BYTES: usize = 64 << 20;
+
+/// An engine that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The interpreter alone.
+    Interp,
+    /// The translator, with the interpreter for what is rare.
+    Translate,
+}
+
+impl EngineKind {
+    /// As on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interp => "interp",
+            Self::Translate => "translate",
+        }
+    }
+
+    /// What makes the accelerators of a machine's processors.
+    pub(super) fn accelerators(self, runner: &Arc<dyn CodeRunner>) -> MakeAccelerator {
+        let runner = Arc::clone(runner);
+        Arc::new(move |_processor| match self {
+            Self::Interp => None,
+            Self::Translate => {
+                let arena = runner.arena(ARENA_BYTES).ok()?;
+                Some(Box::new(Translated::new(arena)?))
+            }
+        })
+    }
+}
+
+/// Whether the translator can run a machine with so many processors here.
+///
+/// # Errors
+/// Why not.
+pub fn translator_works(runner: &dyn CodeRunner, cpus: u32) -> Result<(), String> {
+    if let Some(lack) = kasane_translate::host_lacks(runner.features()) {
+        return Err(format!("this host's CPU has no {lack}"));
+    }
+    if cpus > 1 {
+        return Err("it runs machines with one processor so far".to_owned());
+    }
+    let arena = runner.arena(1 << 20).map_err(|error| error.to_string())?;
+    Translated::new(arena).map(drop).ok_or_else(|| "its code can't be written".to_owned())
+}

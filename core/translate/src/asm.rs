@@ -1,0 +1,269 @@
+//! A small assembler for the fixed sequences that surround a guest instruction. It exists because
+//! a general encoder takes as long for each of their instructions as the whole translation of a
+//! guest instruction may take.
+
+use alloc::vec::Vec;
+
+/// Host register numbers, as ModRM has them (SDM vol. 2A §2.1.5, with REX §2.2.1).
+pub(crate) mod reg {
+    pub(crate) const RAX: u8 = 0;
+    pub(crate) const RSP: u8 = 4;
+    pub(crate) const R9: u8 = 9;
+    pub(crate) const R10: u8 = 10;
+    pub(crate) const R11: u8 = 11;
+    pub(crate) const R15: u8 = 15;
+}
+
+/// A memory operand: base, index with log2 of its scale, displacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mem {
+    pub(crate) base: Option<u8>,
+    pub(crate) index: Option<(u8, u8)>,
+    pub(crate) disp: i32,
+}
+
+impl Mem {
+    pub(crate) fn base(base: u8, disp: i32) -> Self {
+        Self { base: Some(base), index: None, disp }
+    }
+    /// A field of the state block, which RSP points to.
+    pub(crate) fn state(offset: usize) -> Self {
+        Self::base(reg::RSP, offset as i32)
+    }
+    /// An element of 8 bytes of a table in the state block.
+    pub(crate) fn table(offset: usize, index: u8) -> Self {
+        Self { base: Some(reg::RSP), index: Some((index, 3)), disp: offset as i32 }
+    }
+}
+
+/// Conditions of Jcc (SDM vol. 2A appendix B.1.4.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    NotEqual = 5,
+    Sign = 8,
+    Above = 7,
+}
+
+/// A jump whose target is not known yet: the offset of its 32-bit displacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Jump(pub(crate) usize);
+
+/// Code in the making.
+#[derive(Default)]
+pub(crate) struct Asm {
+    pub(crate) code: Vec<u8>,
+}
+
+impl Asm {
+    pub(crate) fn here(&self) -> usize {
+        self.code.len()
+    }
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.code.extend_from_slice(bytes);
+    }
+    fn byte(&mut self, byte: u8) {
+        self.code.push(byte);
+    }
+    fn imm32(&mut self, value: i32) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// An instruction with a register and a memory operand.
+    pub(crate) fn op_mem(&mut self, wide: bool, opcode: &[u8], register: u8, mem: Mem) {
+        let index = mem.index.map_or(0, |(register, _)| register);
+        let base = mem.base.unwrap_or(0);
+        let rex = u8::from(wide) << 3 | (register >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        if rex != 0 {
+            self.byte(0x40 | rex);
+        }
+        self.bytes(opcode);
+        self.mod_rm(register, mem);
+    }
+
+    fn mod_rm(&mut self, register: u8, mem: Mem) {
+        let reg = (register & 7) << 3;
+        let Some(base) = mem.base else {
+            let sib = mem.index.map_or(0x20, |(index, shift)| shift << 6 | (index & 7) << 3);
+            self.bytes(&[0x04 | reg, sib | 5]);
+            self.imm32(mem.disp);
+            return;
+        };
+        let short = i8::try_from(mem.disp).ok();
+        let mode = match (mem.disp, short) {
+            (0, _) if base & 7 != 5 => 0,
+            (_, Some(_)) => 0x40,
+            (_, None) => 0x80,
+        };
+        match mem.index {
+            Some((index, shift)) => {
+                self.bytes(&[mode | reg | 4, shift << 6 | (index & 7) << 3 | base & 7]);
+            }
+            None if base & 7 == 4 => self.bytes(&[mode | reg | 4, 0x24]),
+            None => self.byte(mode | reg | base & 7),
+        }
+        match (mode, short) {
+            (0x40, Some(short)) => self.byte(short as u8),
+            (0x80, _) => self.imm32(mem.disp),
+            _ => {}
+        }
+    }
+
+    /// An instruction with two registers, `rm` the one of the ModRM byte's last field.
+    pub(crate) fn op_reg(&mut self, wide: bool, opcode: &[u8], register: u8, rm: u8) {
+        let rex = u8::from(wide) << 3 | (register >> 3) << 2 | rm >> 3;
+        if rex != 0 {
+            self.byte(0x40 | rex);
+        }
+        self.bytes(opcode);
+        self.byte(0xC0 | (register & 7) << 3 | rm & 7);
+    }
+
+    pub(crate) fn load(&mut self, register: u8, mem: Mem) {
+        self.op_mem(true, &[0x8B], register, mem);
+    }
+    pub(crate) fn store(&mut self, mem: Mem, register: u8) {
+        self.op_mem(true, &[0x89], register, mem);
+    }
+    pub(crate) fn lea(&mut self, wide: bool, register: u8, mem: Mem) {
+        self.op_mem(wide, &[0x8D], register, mem);
+    }
+    pub(crate) fn mov(&mut self, to: u8, from: u8) {
+        self.op_reg(true, &[0x89], from, to);
+    }
+    /// The shortest form that gives the whole register this value.
+    pub(crate) fn mov_imm(&mut self, register: u8, value: u64) {
+        if let Ok(low) = u32::try_from(value) {
+            if register >= 8 {
+                self.byte(0x41);
+            }
+            self.byte(0xB8 | register & 7);
+            self.bytes(&low.to_le_bytes());
+        } else if let Ok(low) = i32::try_from(value as i64) {
+            self.op_reg(true, &[0xC7], 0, register);
+            self.imm32(low);
+        } else {
+            self.bytes(&[0x48 | register >> 3, 0xB8 | register & 7]);
+            self.bytes(&value.to_le_bytes());
+        }
+    }
+    pub(crate) fn mov_state32(&mut self, offset: usize, value: u32) {
+        self.op_mem(false, &[0xC7], 0, Mem::state(offset));
+        self.bytes(&value.to_le_bytes());
+    }
+    pub(crate) fn cmp_imm(&mut self, register: u8, value: i32) {
+        self.op_reg(true, &[0x81], 7, register);
+        self.imm32(value);
+    }
+    /// `Jcc` with a displacement to be filled in.
+    pub(crate) fn jcc(&mut self, condition: Condition) -> Jump {
+        self.jcc_code(condition as u8)
+    }
+    /// `Jcc` by the condition's number.
+    pub(crate) fn jcc_code(&mut self, condition: u8) -> Jump {
+        self.bytes(&[0x0F, 0x80 | condition & 15, 0, 0, 0, 0]);
+        Jump(self.here().wrapping_sub(4))
+    }
+    /// `JMP` with a displacement to be filled in.
+    pub(crate) fn jmp(&mut self) -> Jump {
+        self.bytes(&[0xE9, 0, 0, 0, 0]);
+        Jump(self.here().wrapping_sub(4))
+    }
+    /// `JMP` through memory.
+    pub(crate) fn jmp_mem(&mut self, mem: Mem) {
+        self.op_mem(false, &[0xFF], 4, mem);
+    }
+    pub(crate) fn jmp_reg(&mut self, register: u8) {
+        self.op_reg(false, &[0xFF], 4, register);
+    }
+    /// Lets a jump go to `target`, an offset that may lie outside this piece of code.
+    pub(crate) fn bind_to(&mut self, jump: Jump, target: i64) {
+        let next = (jump.0 as i64).wrapping_add(4);
+        let displacement = target.wrapping_sub(next) as i32;
+        if let Some(place) = self.code.get_mut(jump.0..jump.0.wrapping_add(4)) {
+            place.copy_from_slice(&displacement.to_le_bytes());
+        }
+    }
+    /// Lets a jump go to the next instruction.
+    pub(crate) fn bind(&mut self, jump: Jump) {
+        self.bind_to(jump, self.here() as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::String;
+    use iced_x86::{Decoder, DecoderOptions, Instruction};
+
+    fn decode(code: &[u8]) -> Instruction {
+        let mut decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        assert_eq!(decoder.position(), code.len(), "{code:02x?}");
+        instruction
+    }
+
+    fn described(instruction: &Instruction) -> String {
+        alloc::format!(
+            "{:?} {:?} {:?}+{:?}*{}+{:#x}",
+            instruction.code(),
+            instruction.op0_register(),
+            instruction.memory_base(),
+            instruction.memory_index(),
+            instruction.memory_index_scale(),
+            instruction.memory_displacement64()
+        )
+    }
+
+    #[test]
+    fn every_base_index_and_displacement_decodes_to_itself() {
+        for base in 0..16u8 {
+            for index in (0..16u8).filter(|index| *index != reg::RSP) {
+                for disp in [0, 1, -128, 127, 128, i32::MIN] {
+                    let mut asm = Asm::default();
+                    asm.load(3, Mem { base: Some(base), index: Some((index, 2)), disp });
+                    let found = decode(&asm.code);
+                    assert_eq!(found.memory_base().number(), base as usize);
+                    assert_eq!(found.memory_index().number(), index as usize);
+                    assert_eq!(found.memory_index_scale(), 4);
+                    assert_eq!(found.memory_displacement64() as i32, disp);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bases_without_index_decode_to_themselves() {
+        for base in 0..16u8 {
+            for disp in [0, 5, 4096] {
+                let mut asm = Asm::default();
+                asm.lea(true, 9, Mem::base(base, disp));
+                let found = decode(&asm.code);
+                assert_eq!(found.memory_base().number(), base as usize, "{}", described(&found));
+                assert_eq!(found.memory_displacement64(), disp as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn constants_take_their_shortest_form() {
+        let length = |value: u64| {
+            let mut asm = Asm::default();
+            asm.mov_imm(10, value);
+            let found = decode(&asm.code);
+            assert_eq!(found.immediate(1), value);
+            asm.code.len()
+        };
+        assert_eq!([length(5), length(u64::MAX), length(1 << 40)], [6, 7, 10]);
+    }
+
+    #[test]
+    fn jumps_reach_what_they_are_bound_to() {
+        let mut asm = Asm::default();
+        let jump = asm.jcc(Condition::Above);
+        asm.bytes(&[0x90]);
+        asm.bind(jump);
+        let found = Decoder::with_ip(64, &asm.code, 0, DecoderOptions::NONE).decode();
+        assert_eq!(found.near_branch64(), 7);
+    }
+}

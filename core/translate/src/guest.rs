@@ -1,0 +1,381 @@
+//! What the translator has to know of a guest instruction.
+
+use iced_x86::{
+    CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register, RflagsBits,
+};
+
+/// OF, SF, ZF, AF, CF, PF in iced's numbering.
+pub(crate) const ALL_FLAGS: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+
+/// How an instruction is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It runs as it is, its operands renamed.
+    Plain,
+    /// It has no effect.
+    Nop,
+    Lea,
+    Push,
+    Pop,
+    Leave,
+    /// Near, direct, with the target.
+    Call(u64),
+    CallIndirect,
+    Jump(u64),
+    JumpIndirect,
+    /// With the target.
+    Branch(u64),
+    /// With the bytes that it drops besides the return address.
+    Return(u16),
+    /// The interpreter does it.
+    Interpreted,
+}
+
+/// What an explicit memory operand is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Bytes.
+    pub(crate) size: u32,
+    pub(crate) write: bool,
+}
+
+/// A guest instruction with what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest {
+    pub(crate) instruction: Instruction,
+    pub(crate) kind: Kind,
+    pub(crate) access: Option<Access>,
+    /// Bit n: explicit operand n is written.
+    pub(crate) written_operands: u8,
+    pub(crate) flags_read: u32,
+    /// Flags that have a new value afterwards, or an undefined one, whatever the operands.
+    pub(crate) flags_written: u32,
+    /// Flags may change.
+    pub(crate) changes_flags: bool,
+    /// It may raise an exception.
+    pub(crate) may_fault: bool,
+}
+
+/// Decides about instructions of 64-bit code.
+pub(crate) struct Analyst {
+    factory: InstructionInfoFactory,
+}
+
+impl Analyst {
+    pub(crate) fn new() -> Self {
+        Self { factory: InstructionInfoFactory::new() }
+    }
+
+    pub(crate) fn look_at(&mut self, instruction: &Instruction) -> Guest {
+        let (flags_read, flags_written) = flags(instruction);
+        let mut guest = Guest {
+            instruction: *instruction,
+            kind: Kind::Interpreted,
+            access: None,
+            written_operands: 0,
+            flags_read,
+            flags_written,
+            changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
+            may_fault: true,
+        };
+        guest.kind = kind(instruction);
+        if matches!(guest.kind, Kind::Plain | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect)
+            && self.operands(&mut guest).is_none()
+        {
+            guest.kind = Kind::Interpreted;
+        }
+        guest.may_fault = match guest.kind {
+            Kind::Plain => guest.access.is_some() || can_trap(instruction),
+            Kind::Nop | Kind::Lea | Kind::Jump(_) | Kind::Branch(_) => false,
+            _ => true,
+        };
+        guest
+    }
+
+    /// `None` if the operands are of a form that is not translated.
+    fn operands(&mut self, guest: &mut Guest) -> Option<()> {
+        let instruction = guest.instruction;
+        let info = self.factory.info(&instruction);
+        let mut memory = 0;
+        for n in 0..instruction.op_count() {
+            let access = info.op_access(n);
+            let writes = matches!(
+                access,
+                OpAccess::Write
+                    | OpAccess::ReadWrite
+                    | OpAccess::CondWrite
+                    | OpAccess::ReadCondWrite
+            );
+            if writes {
+                guest.written_operands |= 1u8.checked_shl(n)?;
+            }
+            match instruction.op_kind(n) {
+                OpKind::Memory => {
+                    memory += 1;
+                    let size = instruction.memory_size().size() as u32;
+                    if size == 0 || size > 32 {
+                        return None;
+                    }
+                    guest.access = Some(Access { size, write: writes });
+                }
+                OpKind::Register => {
+                    let register = instruction.op_register(n);
+                    let known = register.is_gpr() || register.is_xmm() || register.is_ymm();
+                    if !known || register.number() > 15 && !register.is_gpr() {
+                        return None;
+                    }
+                }
+                OpKind::Immediate8
+                | OpKind::Immediate8_2nd
+                | OpKind::Immediate16
+                | OpKind::Immediate32
+                | OpKind::Immediate64
+                | OpKind::Immediate8to16
+                | OpKind::Immediate8to32
+                | OpKind::Immediate8to64
+                | OpKind::Immediate32to64 => {}
+                _ => return None,
+            }
+        }
+        let expected = info.used_memory().len();
+        (memory <= 1 && (expected == memory || guest.kind != Kind::Plain)).then_some(())
+    }
+}
+
+/// Read flags, and those that are new afterwards.
+fn flags(instruction: &Instruction) -> (u32, u32) {
+    let mut read = instruction.rflags_read() & ALL_FLAGS;
+    let mut written = instruction.rflags_modified() & ALL_FLAGS;
+    if conditional_flags(instruction) {
+        read |= written;
+        written = 0;
+    }
+    (read, written)
+}
+
+/// Shifts by CL or by a count that may be zero leave the flags alone then (SDM vol. 2B).
+fn conditional_flags(instruction: &Instruction) -> bool {
+    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
+    matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
+}
+
+/// An exception that has nothing to do with memory.
+fn can_trap(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Ldmxcsr)
+        || !instruction.cpuid_features().iter().all(|feature| is_integer(*feature))
+}
+
+fn kind(instruction: &Instruction) -> Kind {
+    if instruction.is_invalid() || instruction.is_privileged() {
+        return Kind::Interpreted;
+    }
+    let near = instruction.near_branch_target();
+    let wide_target = |n: u32| match instruction.op_kind(n) {
+        OpKind::Memory => instruction.memory_size().size() == 8,
+        OpKind::Register => instruction.op_register(n).is_gpr64(),
+        _ => false,
+    };
+    match instruction.flow_control() {
+        FlowControl::Next => straight(instruction),
+        FlowControl::UnconditionalBranch if is_near64(instruction) => Kind::Jump(near),
+        FlowControl::Call if is_near64(instruction) => Kind::Call(near),
+        FlowControl::ConditionalBranch if instruction.is_jcc_short_or_near() => {
+            if is_near64(instruction) { Kind::Branch(near) } else { Kind::Interpreted }
+        }
+        FlowControl::IndirectBranch
+            if instruction.mnemonic() == Mnemonic::Jmp && wide_target(0) =>
+        {
+            if instruction.is_jmp_near_indirect() { Kind::JumpIndirect } else { Kind::Interpreted }
+        }
+        FlowControl::IndirectCall if wide_target(0) && instruction.is_call_near_indirect() => {
+            Kind::CallIndirect
+        }
+        FlowControl::Return if instruction.mnemonic() == Mnemonic::Ret => {
+            use iced_x86::Code;
+            match instruction.code() {
+                Code::Retnq => Kind::Return(0),
+                Code::Retnq_imm16 => Kind::Return(instruction.immediate16()),
+                _ => Kind::Interpreted,
+            }
+        }
+        _ => Kind::Interpreted,
+    }
+}
+
+fn is_near64(instruction: &Instruction) -> bool {
+    instruction.op0_kind() == OpKind::NearBranch64
+}
+
+fn straight(instruction: &Instruction) -> Kind {
+    use iced_x86::Code;
+    if instruction.has_rep_prefix() && instruction.is_string_instruction()
+        || instruction.has_repne_prefix() && instruction.is_string_instruction()
+    {
+        return Kind::Interpreted;
+    }
+    match instruction.code() {
+        Code::Push_r64 | Code::Push_rm64 | Code::Pushq_imm8 | Code::Pushq_imm32 => Kind::Push,
+        Code::Pop_r64 if instruction.op0_register() != Register::RSP => Kind::Pop,
+        Code::Pop_r64 => Kind::Interpreted,
+        Code::Leaveq => Kind::Leave,
+        Code::Lea_r32_m | Code::Lea_r64_m => Kind::Lea,
+        _ if is_hint(instruction) => Kind::Nop,
+        _ if runs_as_it_is(instruction) => Kind::Plain,
+        _ => Kind::Interpreted,
+    }
+}
+
+/// No effect that a guest could see.
+fn is_hint(instruction: &Instruction) -> bool {
+    use Mnemonic::{
+        Endbr64, Nop, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw,
+        Reservednop,
+    };
+    matches!(
+        instruction.mnemonic(),
+        Nop | Reservednop
+            | Endbr64
+            | Prefetchnta
+            | Prefetcht0
+            | Prefetcht1
+            | Prefetcht2
+            | Prefetchw
+            | Prefetch
+    )
+}
+
+/// Features whose instructions use general registers, flags and memory only.
+fn is_integer(feature: CpuidFeature) -> bool {
+    matches!(
+        feature,
+        CpuidFeature::INTEL8086
+            | CpuidFeature::INTEL186
+            | CpuidFeature::INTEL286
+            | CpuidFeature::INTEL386
+            | CpuidFeature::INTEL486
+            | CpuidFeature::X64
+            | CpuidFeature::CMOV
+            | CpuidFeature::BMI1
+            | CpuidFeature::BMI2
+            | CpuidFeature::LZCNT
+            | CpuidFeature::POPCNT
+            | CpuidFeature::ADX
+            | CpuidFeature::MOVBE
+            | CpuidFeature::CX8
+            | CpuidFeature::CMPXCHG16B
+            | CpuidFeature::PAUSE
+    )
+}
+
+fn is_vector(feature: CpuidFeature) -> bool {
+    matches!(
+        feature,
+        CpuidFeature::SSE
+            | CpuidFeature::SSE2
+            | CpuidFeature::SSE3
+            | CpuidFeature::SSSE3
+            | CpuidFeature::SSE4_1
+            | CpuidFeature::SSE4_2
+            | CpuidFeature::AVX
+            | CpuidFeature::AVX2
+            | CpuidFeature::FMA
+            | CpuidFeature::F16C
+            | CpuidFeature::AES
+            | CpuidFeature::PCLMULQDQ
+            | CpuidFeature::SHA
+    )
+}
+
+/// Whether an instruction needs the vector unit.
+pub(crate) fn uses_vectors(instruction: &Instruction) -> bool {
+    instruction.cpuid_features().iter().any(|feature| is_vector(*feature))
+}
+
+/// Instructions that are neither sensitive nor control flow. A list of what is allowed: what is
+/// not known is never copied.
+fn runs_as_it_is(instruction: &Instruction) -> bool {
+    if !matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::VEX) {
+        return false;
+    }
+    let features = instruction.cpuid_features();
+    if !features.iter().all(|feature| is_integer(*feature) || is_vector(*feature)) {
+        return false;
+    }
+    if is_bit_string(instruction) {
+        return false;
+    }
+    if instruction.is_vsib() || instruction.has_op_mask() || instruction.is_string_instruction() {
+        return false;
+    }
+    if features.iter().any(|feature| is_vector(*feature)) {
+        return !is_left_vector(instruction.mnemonic());
+    }
+    is_known_integer(instruction.mnemonic())
+}
+
+/// A bit test whose memory operand begins where the bit offset says.
+fn is_bit_string(instruction: &Instruction) -> bool {
+    use Mnemonic::{Bt, Btc, Btr, Bts};
+    matches!(instruction.mnemonic(), Bt | Btc | Btr | Bts)
+        && instruction.op0_kind() == OpKind::Memory
+        && instruction.op1_kind() == OpKind::Register
+}
+
+/// Vector instructions with implied operands, or that fences and caches are made of.
+fn is_left_vector(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{
+        Clflush, Fxrstor, Fxrstor64, Fxsave, Fxsave64, Maskmovdqu, Maskmovq, Vldmxcsr, Vmaskmovdqu,
+        Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq, Vstmxcsr,
+    };
+    matches!(
+        mnemonic,
+        Clflush
+            | Fxrstor
+            | Fxrstor64
+            | Fxsave
+            | Fxsave64
+            | Maskmovdqu
+            | Maskmovq
+            | Vldmxcsr
+            | Vmaskmovdqu
+            | Vmaskmovpd
+            | Vmaskmovps
+            | Vpmaskmovd
+            | Vpmaskmovq
+            | Vstmxcsr
+    )
+}
+
+fn is_known_integer(mnemonic: Mnemonic) -> bool {
+    KNOWN_INTEGER.contains(&mnemonic)
+}
+
+/// Neither sensitive nor control flow, on general registers and memory.
+const KNOWN_INTEGER: &[Mnemonic] = {
+    use Mnemonic::{
+        Adc, Adcx, Add, Adox, And, Andn, Bextr, Blsi, Blsmsk, Blsr, Bsf, Bsr, Bswap, Bt, Btc, Btr,
+        Bts, Bzhi, Cbw, Cdq, Cdqe, Clc, Cmc, Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge,
+        Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp, Cmovns, Cmovo, Cmovp, Cmovs, Cmp, Cmpxchg,
+        Cmpxchg8b, Cmpxchg16b, Cqo, Cwd, Cwde, Dec, Div, Idiv, Imul, Inc, Lahf, Lzcnt, Mov, Movbe,
+        Movsx, Movsxd, Movzx, Mul, Mulx, Neg, Not, Or, Pause, Pdep, Pext, Popcnt, Rcl, Rcr, Rol,
+        Ror, Rorx, Sahf, Sal, Sar, Sarx, Sbb, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl,
+        Setle, Setne, Setno, Setnp, Setns, Seto, Setp, Sets, Shl, Shld, Shlx, Shr, Shrd, Shrx, Stc,
+        Sub, Test, Tzcnt, Xadd, Xchg, Xor,
+    };
+    &[
+        Adc, Adcx, Add, Adox, And, Andn, Bextr, Blsi, Blsmsk, Blsr, Bsf, Bsr, Bswap, Bt, Btc, Btr,
+        Bts, Bzhi, Cbw, Cdq, Cdqe, Clc, Cmc, Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge,
+        Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp, Cmovns, Cmovo, Cmovp, Cmovs, Cmp, Cmpxchg,
+        Cmpxchg8b, Cmpxchg16b, Cqo, Cwd, Cwde, Dec, Div, Idiv, Imul, Inc, Lahf, Lzcnt, Mov, Movbe,
+        Movsx, Movsxd, Movzx, Mul, Mulx, Neg, Not, Or, Pause, Pdep, Pext, Popcnt, Rcl, Rcr, Rol,
+        Ror, Rorx, Sahf, Sal, Sar, Sarx, Sbb, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl,
+        Setle, Setne, Setno, Setnp, Setns, Seto, Setp, Sets, Shl, Shld, Shlx, Shr, Shrd, Shrx, Stc,
+        Sub, Test, Tzcnt, Xadd, Xchg, Xor,
+    ]
+};

@@ -1,0 +1,288 @@
+//! The state block: what translated code reaches through RSP.
+//!
+//! RSP is the only register that translated code needs for itself all the time, and a guest's RSP
+//! lives in R15, so the block stands where a stack would be. Below it lies room for the frames of
+//! signals that a home delivers on this stack.
+//!
+//! | host register | holds |
+//! |---|---|
+//! | RAX RCX RDX RBX RBP RSI RDI R8 R12 R13 R14 | the same register of the guest |
+//! | R15 | the guest's RSP |
+//! | R9 R10 R11 | scratch |
+//! | RSP | the state block |
+//!
+//! The guest's R9, R10, R11 and R15 have their [`Hot::homed`] places. They are the registers that
+//! compilers use least.
+
+use core::mem::offset_of;
+
+/// Entries of each inline TLB table.
+pub(crate) const TLB_ENTRIES: usize = 1024;
+/// BEXTR control that takes the index out of an address: 10 bits from bit 12.
+pub(crate) const TLB_INDEX: u64 = 0x0A0C;
+/// Entries of each table of jump targets.
+pub(crate) const JUMP_ENTRIES: usize = 2048;
+/// The jump tables' hash: an address, and itself shifted by so much.
+pub(crate) const JUMP_SHIFT: u8 = 7;
+/// Privilege classes ([`kasane_memory::TlbClass`]).
+pub(crate) const CLASSES: usize = 3;
+/// Room for signal frames.
+const STACK: usize = 64 << 10;
+
+/// The inline TLB of one privilege class. A tag is a page's address; one that is not valid is a
+/// page that has another index, which no address that selects the entry can lie in.
+#[repr(C)]
+pub(crate) struct ClassTlb {
+    pub(crate) read: [u64; TLB_ENTRIES],
+    pub(crate) write: [u64; TLB_ENTRIES],
+    /// Host address of the page.
+    pub(crate) host: [u64; TLB_ENTRIES],
+    /// Host address less guest address of the page.
+    pub(crate) addend: [u64; TLB_ENTRIES],
+}
+
+/// Where translated code for a guest address begins; invalid entries as in [`ClassTlb`].
+#[repr(C)]
+pub(crate) struct JumpTable {
+    pub(crate) rip: [u64; JUMP_ENTRIES],
+    pub(crate) code: [u64; JUMP_ENTRIES],
+}
+
+/// What RSP points to.
+#[repr(C)]
+pub(crate) struct Hot {
+    /// The host's registers by number, saved when code is left. That of RSP is not used.
+    pub(crate) regs: [u64; 16],
+    /// The guest's R9, R10, R11, R15.
+    pub(crate) homed: [u64; 4],
+    /// The guest's arithmetic flags: OF in bit 0, LAHF's byte in bits 8 to 15.
+    pub(crate) flags: u64,
+    /// Polls until translated code is left to look around; negative: now.
+    pub(crate) count: i32,
+    /// Where code was left: index of the site.
+    pub(crate) site: u32,
+    /// Address at which code is entered.
+    pub(crate) entry: u64,
+    pub(crate) host_rsp: u64,
+    /// The guest's `VectorState`.
+    pub(crate) vector: u64,
+    /// Bases of the guest's FS and GS.
+    pub(crate) segment_base: [u64; 2],
+    pub(crate) host_mxcsr: u32,
+    /// The flags at a host exception, as in `flags`.
+    pub(crate) fault_flags: u32,
+    pub(crate) tlb: [ClassTlb; CLASSES],
+    pub(crate) jumps: [JumpTable; CLASSES],
+}
+
+/// The block with the room below it. All zero is valid, but no TLB entry is invalid then: see
+/// [`StateBlock::flush_all`].
+#[repr(C, align(4096))]
+pub(crate) struct StateBlock {
+    _stack: [u8; STACK],
+    pub(crate) hot: Hot,
+}
+
+/// Offsets from RSP.
+pub(crate) mod at {
+    use super::{ClassTlb, Hot, JumpTable, offset_of};
+
+    pub(crate) const FLAGS: usize = offset_of!(Hot, flags);
+    pub(crate) const COUNT: usize = offset_of!(Hot, count);
+    pub(crate) const SITE: usize = offset_of!(Hot, site);
+    pub(crate) const ENTRY: usize = offset_of!(Hot, entry);
+    pub(crate) const HOST_RSP: usize = offset_of!(Hot, host_rsp);
+    pub(crate) const VECTOR: usize = offset_of!(Hot, vector);
+    pub(crate) const FAULT_FLAGS: usize = offset_of!(Hot, fault_flags);
+    pub(crate) const HOST_MXCSR: usize = offset_of!(Hot, host_mxcsr);
+
+    pub(crate) const fn reg(number: u8) -> usize {
+        offset_of!(Hot, regs) + 8 * number as usize
+    }
+    /// Of the guest's R9, R10, R11 or R15.
+    pub(crate) const fn homed(guest: u8) -> usize {
+        let place = match guest {
+            9 => 0,
+            10 => 1,
+            11 => 2,
+            _ => 3,
+        };
+        offset_of!(Hot, homed) + 8 * place
+    }
+    /// Of the base of FS (0) or GS (1).
+    pub(crate) const fn segment_base(which: usize) -> usize {
+        offset_of!(Hot, segment_base) + 8 * which
+    }
+    const fn tlb(class: usize) -> usize {
+        offset_of!(Hot, tlb) + class * size_of::<ClassTlb>()
+    }
+    pub(crate) const fn read_tags(class: usize) -> usize {
+        tlb(class) + offset_of!(ClassTlb, read)
+    }
+    pub(crate) const fn write_tags(class: usize) -> usize {
+        tlb(class) + offset_of!(ClassTlb, write)
+    }
+    pub(crate) const fn hosts(class: usize) -> usize {
+        tlb(class) + offset_of!(ClassTlb, host)
+    }
+    pub(crate) const fn addends(class: usize) -> usize {
+        tlb(class) + offset_of!(ClassTlb, addend)
+    }
+    const fn jumps(class: usize) -> usize {
+        offset_of!(Hot, jumps) + class * size_of::<JumpTable>()
+    }
+    pub(crate) const fn jump_rips(class: usize) -> usize {
+        jumps(class) + offset_of!(JumpTable, rip)
+    }
+    pub(crate) const fn jump_codes(class: usize) -> usize {
+        jumps(class) + offset_of!(JumpTable, code)
+    }
+}
+
+/// The TLB index of an address.
+pub(crate) fn tlb_index(va: u64) -> usize {
+    (va >> 12) as usize % TLB_ENTRIES
+}
+
+/// The jump table's index of an address. Functions begin at multiples of 16, so the lowest bits
+/// alone would not spread them.
+pub(crate) fn jump_index(rip: u64) -> usize {
+    (rip ^ (rip as u32 >> JUMP_SHIFT) as u64) as usize % JUMP_ENTRIES
+}
+
+/// A tag that no address with this index has.
+fn no_page(index: usize) -> u64 {
+    ((index ^ 1) as u64) << 12
+}
+
+/// An address that belongs to another entry of a jump table.
+fn no_target(index: usize) -> u64 {
+    // Two numbers below the table's size with different hashes: one of them fits.
+    u64::from(jump_index(0) == index)
+}
+
+impl ClassTlb {
+    pub(crate) fn flush(&mut self) {
+        for (index, (read, write)) in self.read.iter_mut().zip(&mut self.write).enumerate() {
+            *read = no_page(index);
+            *write = no_page(index);
+        }
+    }
+    pub(crate) fn flush_page(&mut self, va: u64) {
+        let index = tlb_index(va);
+        if let (Some(read), Some(write)) = (self.read.get_mut(index), self.write.get_mut(index)) {
+            (*read, *write) = (no_page(index), no_page(index));
+        }
+    }
+    /// Forgets that the page at host address `page` may be written.
+    pub(crate) fn protect(&mut self, page: u64) {
+        for (index, (write, host)) in self.write.iter_mut().zip(&self.host).enumerate() {
+            if *host == page {
+                *write = no_page(index);
+            }
+        }
+    }
+    pub(crate) fn fill(&mut self, va: u64, host: u64, writable: bool) {
+        let index = tlb_index(va);
+        let page = va & !0xFFF;
+        if let Some(place) = self.read.get_mut(index) {
+            *place = page;
+        }
+        if let Some(place) = self.write.get_mut(index) {
+            *place = if writable { page } else { no_page(index) };
+        }
+        if let Some(place) = self.host.get_mut(index) {
+            *place = host;
+        }
+        if let Some(place) = self.addend.get_mut(index) {
+            *place = host.wrapping_sub(page);
+        }
+    }
+}
+
+impl JumpTable {
+    pub(crate) fn flush(&mut self) {
+        for (index, rip) in self.rip.iter_mut().enumerate() {
+            *rip = no_target(index);
+        }
+    }
+    pub(crate) fn enter(&mut self, rip: u64, code: u64) {
+        let index = jump_index(rip);
+        if let (Some(place), Some(target)) = (self.rip.get_mut(index), self.code.get_mut(index)) {
+            (*place, *target) = (rip, code);
+        }
+    }
+    /// Forgets one target.
+    pub(crate) fn forget(&mut self, rip: u64) {
+        let index = jump_index(rip);
+        if let Some(place) = self.rip.get_mut(index)
+            && *place == rip
+        {
+            *place = no_target(index);
+        }
+    }
+    /// Forgets the targets in a page.
+    pub(crate) fn flush_page(&mut self, va: u64) {
+        for (index, rip) in self.rip.iter_mut().enumerate() {
+            if *rip & !0xFFF == va & !0xFFF {
+                *rip = no_target(index);
+            }
+        }
+    }
+    pub(crate) fn find(&self, rip: u64) -> Option<u64> {
+        let index = jump_index(rip);
+        (self.rip.get(index) == Some(&rip)).then(|| self.code.get(index).copied())?
+    }
+}
+
+impl StateBlock {
+    /// With everything zero, on the heap from the start.
+    pub(crate) fn new() -> alloc::boxed::Box<Self> {
+        let layout = core::alloc::Layout::new::<Self>();
+        // SAFETY: the size is not zero, and all-zero bytes are a valid block of plain numbers.
+        unsafe {
+            let raw = alloc::alloc::alloc_zeroed(layout).cast::<Self>();
+            if raw.is_null() {
+                alloc::alloc::handle_alloc_error(layout);
+            }
+            alloc::boxed::Box::from_raw(raw)
+        }
+    }
+}
+
+impl Hot {
+    pub(crate) fn flush_all(&mut self) {
+        self.tlb.iter_mut().for_each(ClassTlb::flush);
+        self.flush_jumps();
+    }
+    pub(crate) fn flush_jumps(&mut self) {
+        self.jumps.iter_mut().for_each(JumpTable::flush);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_tag_lies_in_no_page_with_its_index() {
+        for index in 0..TLB_ENTRIES {
+            assert_ne!(tlb_index(no_page(index)), index);
+        }
+    }
+
+    #[test]
+    fn an_invalid_jump_belongs_to_another_entry() {
+        let mut table = JumpTable { rip: [0; JUMP_ENTRIES], code: [0; JUMP_ENTRIES] };
+        table.flush();
+        for (index, rip) in table.rip.iter().enumerate() {
+            assert_ne!(jump_index(*rip), index);
+        }
+    }
+
+    #[test]
+    fn offsets_fit_a_displacement() {
+        assert!(size_of::<Hot>() < i32::MAX as usize);
+        assert_eq!(at::reg(0), 0);
+    }
+}
