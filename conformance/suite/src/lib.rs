@@ -3,4 +3,4 @@
 
 mod program;
 
-pub use program::{Guests, Kasane, Run, run_parameter};
+pub use program::{Guests, Kasane, Run, own_guests, run_parameter};

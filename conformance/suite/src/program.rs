@@ -12,6 +12,22 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The names of our own guests: the folders of `guests/` with a program in them.
+///
+/// # Errors
+/// If the folder can't be read.
+pub fn own_guests() -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(workspace().join("guests"))? {
+        let entry = entry?;
+        if entry.path().join("main.S").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// The folder with the guests' images.
 #[derive(Clone, Debug)]
 pub struct Guests {

@@ -2,10 +2,7 @@
 //! serial console and powers off.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests may panic
 
-use std::fs;
-use std::path::Path;
-
-use kasane_conformance::{Guests, Kasane, Run};
+use kasane_conformance::{Guests, Kasane, Run, own_guests};
 
 /// Exit code of a guest that powered itself off.
 const POWERED_OFF: i32 = 0;
@@ -85,14 +82,7 @@ fn guests_in_long_mode_pass_under_the_translator() {
 
 #[test]
 fn every_guest_is_tested() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
-    let mut guests: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("main.S").is_file())
-        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-        .collect();
-    guests.sort();
+    let guests = own_guests().unwrap();
 
     assert_eq!(guests, TESTED);
 }

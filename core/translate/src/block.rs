@@ -289,7 +289,7 @@ impl Emitter<'_> {
                 Later::Branch { from, index, target, flags } => {
                     self.asm.bind(from);
                     self.flags = flags;
-                    let live = self.source.live_at_target.get(index).copied().unwrap_or(ALL_FLAGS);
+                    let live = self.live_at_target(index);
                     if let Some(guest) = self.source.guests.get(index) {
                         self.rip = guest.instruction.ip();
                     }

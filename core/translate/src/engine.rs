@@ -92,9 +92,7 @@ impl Translated {
             Flushed::All => self.state.hot.flush_all(),
         }
         for page in cpu.tlb.take_code_pages() {
-            for tlb in &mut self.state.hot.tlb {
-                tlb.protect(page as u64);
-            }
+            self.state.hot.protect(page as u64);
         }
         let changed: Vec<u64> = match cpu.tlb.take_code_changes() {
             None => return,
@@ -104,14 +102,19 @@ impl Translated {
         for page in changed {
             let version = cpu.tlb.page_version(page);
             if self.cache.page_version(page).is_some_and(|made| version != Some(made)) {
-                let hot = &mut self.state.hot;
-                self.cache.drop_page(page, |key| {
-                    if let Some(table) = hot.jumps.get_mut(usize::from(key.mode & 3)) {
-                        table.forget(key.rip);
-                    }
-                });
+                self.drop_page(page);
             }
         }
+    }
+
+    /// Drops the blocks of a page, also from the jump tables.
+    fn drop_page(&mut self, page: u64) {
+        let hot = &mut self.state.hot;
+        self.cache.drop_page(page, |key| {
+            if let Some(table) = hot.jumps.get_mut(usize::from(key.mode & 3)) {
+                table.forget(key.rip);
+            }
+        });
     }
 
     /// The mode that blocks are made for now; `None` if the interpreter has to do it.
@@ -193,9 +196,7 @@ impl Translated {
             if mark.new_page {
                 cpu.barrier.synchronize();
                 let host = cpu.tlb.note_code_page(class, key.rip);
-                for tlb in &mut self.state.hot.tlb {
-                    tlb.protect(host);
-                }
+                self.state.hot.protect(host);
             }
             let before: Vec<u8> = self.page.get(first as usize..end as usize)?.into();
             cpu.tlb.memory().read(gpa_page, &mut self.page).ok()?;
@@ -203,12 +204,7 @@ impl Translated {
                 continue;
             }
             if self.cache.page_version(gpa_page).is_some_and(|version| version != mark.version) {
-                let hot = &mut self.state.hot;
-                self.cache.drop_page(gpa_page, |key| {
-                    if let Some(table) = hot.jumps.get_mut(usize::from(key.mode & 3)) {
-                        table.forget(key.rip);
-                    }
-                });
+                self.drop_page(gpa_page);
             }
             return self.make(key, mark.version, &guests, &found);
         }

@@ -4,6 +4,7 @@ use iced_x86::{
     CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
     OpAccess, OpKind, Register, RflagsBits,
 };
+use kasane_interp::op::is_immediate;
 
 /// OF, SF, ZF, AF, CF, PF in iced's numbering.
 pub(crate) const ALL_FLAGS: u32 = RflagsBits::OF
@@ -131,15 +132,7 @@ impl Analyst {
                         return None;
                     }
                 }
-                OpKind::Immediate8
-                | OpKind::Immediate8_2nd
-                | OpKind::Immediate16
-                | OpKind::Immediate32
-                | OpKind::Immediate64
-                | OpKind::Immediate8to16
-                | OpKind::Immediate8to32
-                | OpKind::Immediate8to64
-                | OpKind::Immediate32to64 => {}
+                kind if is_immediate(kind) => {}
                 _ => return None,
             }
         }
@@ -214,11 +207,6 @@ fn is_near64(instruction: &Instruction) -> bool {
 
 fn straight(instruction: &Instruction) -> Kind {
     use iced_x86::Code;
-    if instruction.has_rep_prefix() && instruction.is_string_instruction()
-        || instruction.has_repne_prefix() && instruction.is_string_instruction()
-    {
-        return Kind::Interpreted;
-    }
     match instruction.code() {
         Code::Push_r64 | Code::Push_rm64 | Code::Pushq_imm8 | Code::Pushq_imm32 => Kind::Push,
         Code::Pop_r64 if instruction.op0_register() != Register::RSP => Kind::Pop,

@@ -255,6 +255,10 @@ impl Hot {
         self.tlb.iter_mut().for_each(ClassTlb::flush);
         self.flush_jumps();
     }
+    /// Forgets in every class that the page at host address `page` may be written.
+    pub(crate) fn protect(&mut self, page: u64) {
+        self.tlb.iter_mut().for_each(|tlb| tlb.protect(page));
+    }
     pub(crate) fn flush_jumps(&mut self) {
         self.jumps.iter_mut().for_each(JumpTable::flush);
     }

@@ -2,52 +2,31 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/quiet.rs"]
+mod quiet;
 mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use iced_x86::{Code, Instruction, OpKind, Register};
-use kasane_cpu::SegmentRegister;
 use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, VECTOR_FEATURES};
 use kasane_interp::block::BlockCache;
 use kasane_interp::{Cpu, InterpConfig, InterpPartition, Stop};
 use kasane_memory::{GuestMemory, Ram, RamSlot};
 use kasane_passthrough::{CodeRunner, FaultKind, Passthrough};
-use kasane_ports::{Clock, Entropy, HeavyBarrier};
 use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::{paging, vector};
+use quiet::{Quiet, flat};
 use support::{Machine, Native, Random, decode, forget_what_differs, machine, runner};
 
 const CODE: u64 = 0x10_0000;
 const DATA: u64 = 0x20_0000;
 
-struct Quiet;
-impl Clock for Quiet {
-    fn now_ns(&self) -> u64 {
-        0
-    }
-    fn wall_clock_s(&self) -> u64 {
-        0
-    }
-}
-impl Entropy for Quiet {
-    fn fill(&self, buf: &mut [u8]) {
-        buf.fill(0);
-    }
-}
-impl HeavyBarrier for Quiet {
-    fn synchronize(&self) {}
-}
-
 struct Guest {
     cpu: Cpu,
     ram: Arc<Ram>,
-}
-
-fn flat(access: u16) -> SegmentRegister {
-    SegmentRegister { selector: 0x10, access, limit: u32::MAX, base: 0 }
 }
 
 fn guest(runner: &Arc<dyn CodeRunner>) -> Guest {

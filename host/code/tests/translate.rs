@@ -3,20 +3,23 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/quiet.rs"]
+mod quiet;
+
 use std::sync::Arc;
 
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
 use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, VECTOR_FEATURES};
-use kasane_cpu::{CpuState, Entry, Exit, Partition, SegmentRegister, StateSet};
+use kasane_cpu::{CpuState, Entry, Exit, Partition, StateSet};
 use kasane_host_code::HostCode;
 use kasane_interp::{InterpConfig, InterpPartition};
 use kasane_memory::{GuestMemory, Ram, RamSlot};
 use kasane_passthrough::{CodeRunner, Passthrough};
-use kasane_ports::{Clock, Entropy, HeavyBarrier};
 use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::{flags, paging};
 use kasane_translate::Translated;
+use quiet::{Quiet, flat};
 
 const CODE: u64 = 0x10_0000;
 /// In the middle of the data, so that operands lie on both sides of a page's end.
@@ -38,24 +41,6 @@ impl Random {
     }
 }
 
-struct Quiet;
-impl Clock for Quiet {
-    fn now_ns(&self) -> u64 {
-        0
-    }
-    fn wall_clock_s(&self) -> u64 {
-        0
-    }
-}
-impl Entropy for Quiet {
-    fn fill(&self, buf: &mut [u8]) {
-        buf.fill(0);
-    }
-}
-impl HeavyBarrier for Quiet {
-    fn synchronize(&self) {}
-}
-
 #[derive(Debug, PartialEq)]
 struct End {
     gpr: [u64; 16],
@@ -63,10 +48,6 @@ struct End {
     rflags: u64,
     ymm: [[u64; 4]; 16],
     data: Vec<u8>,
-}
-
-fn flat(access: u16) -> SegmentRegister {
-    SegmentRegister { selector: 0x10, access, limit: u32::MAX, base: 0 }
 }
 
 fn start(random: &mut Random) -> CpuState {
