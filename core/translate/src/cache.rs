@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use kasane_passthrough::CodeArena;
 
-use crate::block::{FaultPoint, Site, Translated};
+use crate::emit::{FaultPoint, Site, Translated};
 use crate::stubs::{self, Stubs};
 
 /// What identifies a block: the same bytes give other code at another RIP or privilege.

@@ -13,8 +13,8 @@ use kasane_passthrough::{CodeEntry, Outcome};
 use kasane_spec_x86::control::{cr0, cr4};
 use kasane_spec_x86::flags;
 
-use crate::block::{Site, Source, Translator};
 use crate::cache::{Cache, Counters, Key};
+use crate::emit::{Site, Source, Translator};
 use crate::guest::{Analyst, Guest, Kind, uses_vectors};
 use crate::layout::{Hot, StateBlock};
 use crate::live::{self, Page};

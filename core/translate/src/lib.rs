@@ -1,7 +1,7 @@
 //! The binary translator: guest code becomes host code of the same architecture.
 //!
 //! Guest registers live in host registers, guest flags in the host's flags, vector instructions
-//! run as they are. What is rewritten is memory operands (`block.rs`), control flow, and sensitive
+//! run as they are. What is rewritten is memory operands (`emit`), control flow, and sensitive
 //! instructions, which the interpreter does.
 //!
 //! [`engine::Translated`] is an accelerator of the interpreter's vCPU: the interpreter's run loop
@@ -15,8 +15,8 @@ extern crate alloc;
 extern crate std;
 
 mod asm;
-mod block;
 mod cache;
+mod emit;
 pub mod engine;
 mod guest;
 mod layout;

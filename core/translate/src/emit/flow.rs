@@ -1,0 +1,193 @@
+//! Jumps, calls, returns, polls, and the ways out of translated code.
+
+use iced_x86::ConditionCode;
+
+use super::flags::Flags;
+use super::names::{host_of, is_homed, number};
+use super::{Emitter, Later, NotEncodable, Site};
+use crate::asm::{Condition, Jump, Mem, reg};
+use crate::guest::{ALL_FLAGS, Guest};
+use crate::layout::{JUMP_ENTRIES, JUMP_SHIFT, at, jump_index};
+
+impl Emitter<'_> {
+    pub(super) fn leave_later(&mut self, from: Jump, site: Site) {
+        self.later.push(Later::Leave { from, site, flags: self.flags });
+    }
+
+    /// Emits the code out of line. Branches make more of it.
+    pub(super) fn later(&mut self) {
+        let mut next = 0;
+        while let Some(later) = self.later.get(next) {
+            next = next.wrapping_add(1);
+            match *later {
+                Later::Leave { from, site, flags } => {
+                    self.asm.bind(from);
+                    self.leave(site, flags);
+                }
+                Later::Branch { from, index, target, flags } => {
+                    self.asm.bind(from);
+                    self.flags = flags;
+                    let live = self.live_at_target(index);
+                    if let Some(guest) = self.source.guests.get(index) {
+                        self.rip = guest.instruction.ip();
+                    }
+                    self.go(target, live);
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, site: Site, flags: Flags) {
+        let number = self.source.first_site.wrapping_add(self.sites.len() as u32);
+        self.sites.push(site);
+        self.asm.mov_state32(at::SITE, number);
+        let stubs = &self.source.stubs;
+        let stub = if flags.host && !flags.saved { stubs.exit_host_flags } else { stubs.exit };
+        let jump = self.asm.jmp();
+        self.asm.bind_to(jump, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
+    }
+
+    /// Goes to a target that is known. `live`: flags that are live there.
+    pub(super) fn go(&mut self, target: u64, live: u32) {
+        let same_page = target & !0xFFF == self.rip & !0xFFF;
+        if target <= self.rip {
+            self.poll(live, Site::Go { rip: target });
+        }
+        if same_page {
+            if live != 0 {
+                self.need_host_flags();
+            }
+            let patch = self.here().wrapping_add(1);
+            let jump = self.asm.jmp();
+            self.asm.bind(jump);
+            let flags = if live == 0 { Flags { host: false, saved: true } } else { self.flags };
+            self.leave(Site::Link { rip: target, patch }, flags);
+            return;
+        }
+        self.give_up_flags(ALL_FLAGS);
+        let (class, index) = (self.source.class, jump_index(target));
+        let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(8)));
+        self.asm.mov_imm(reg::R9, target);
+        self.asm.op_mem(true, &[0x3B], reg::R9, entry(at::jump_rips(class)));
+        let missed = self.asm.jcc(Condition::NotEqual);
+        self.asm.jmp_mem(entry(at::jump_codes(class)));
+        self.leave_later(missed, Site::Go { rip: target });
+    }
+
+    /// Leaves by `site` when it is time to look around.
+    pub(super) fn poll(&mut self, live: u32, site: Site) {
+        self.give_up_flags(live);
+        self.asm.op_mem(false, &[0xFF], 1, Mem::state(at::COUNT)); // dec
+        let now = self.asm.jcc(Condition::Sign);
+        self.leave_later(now, site);
+    }
+
+    /// After the last instruction that was translated: on with the next, which is either the
+    /// interpreter's or another block's.
+    pub(super) fn end(&mut self, done: usize) {
+        let last = self.source.guests.get(done.wrapping_sub(1));
+        let next = last.map_or(0, |guest| guest.instruction.next_ip());
+        let site = match self.source.guests.get(done) {
+            Some(_) => Site::Interpret { rip: next },
+            None => {
+                self.go(next, self.live(done));
+                return;
+            }
+        };
+        let flags = self.flags;
+        self.leave(site, flags);
+    }
+
+    pub(super) fn call(&mut self, index: usize, guest: &Guest, target: u64) {
+        let live = self.live_at_target(index);
+        self.give_up_flags(live);
+        self.push_return_address(guest);
+        self.go(target, live);
+    }
+    /// `more`: bytes that it drops besides the return address.
+    pub(super) fn ret(&mut self, more: u16) {
+        self.give_up_flags(ALL_FLAGS);
+        let reach = self.based(reg::R15, 0, 8, false);
+        self.asm.load(reg::R9, reach.mem());
+        self.find_target();
+        self.asm.lea(true, reg::R15, Mem::base(reg::R15, 8i32.wrapping_add(more.into())));
+        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.class), reg::R10));
+    }
+    pub(super) fn jump_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
+        self.indirect_target(guest)?;
+        self.find_target();
+        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.class), reg::R10));
+        Ok(())
+    }
+    pub(super) fn call_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
+        self.indirect_target(guest)?;
+        self.find_target();
+        self.asm.load(reg::R11, Mem::table(at::jump_codes(self.source.class), reg::R10));
+        self.push_return_address(guest);
+        self.asm.jmp_reg(reg::R11);
+        Ok(())
+    }
+
+    /// The flags have been given up. R11 is kept.
+    pub(super) fn push_return_address(&mut self, guest: &Guest) {
+        let reach = self.based(reg::R15, -8, 8, true);
+        self.asm.mov_imm(reg::R9, guest.instruction.next_ip());
+        self.asm.store(reach.mem(), reg::R9);
+        self.asm.lea(true, reg::R15, Mem::base(reg::R15, -8));
+    }
+
+    /// The target of an indirect jump or call in R9.
+    pub(super) fn indirect_target(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
+        self.give_up_flags(ALL_FLAGS);
+        if guest.access.is_some() {
+            let reach = self.operand(guest, 0)?;
+            self.asm.load(reg::R9, reach.mem());
+            return Ok(());
+        }
+        let guest_register = number(guest.instruction.op0_register());
+        if is_homed(guest_register) {
+            self.asm.load(reg::R9, Mem::state(at::homed(guest_register)));
+        } else {
+            self.asm.mov(reg::R9, host_of(guest_register));
+        }
+        Ok(())
+    }
+
+    /// Looks the target in R9 up: R10 is its index in the jump table. The interpreter does the
+    /// instruction if it is not there. Nothing of the guest has changed yet.
+    pub(super) fn find_target(&mut self) {
+        self.poll(0, Site::Interpret { rip: self.rip });
+        self.asm.op_reg(false, &[0x89], reg::R9, reg::R10); // mov r10d, r9d
+        self.asm.bytes(&[0x41, 0xC1, 0xEA, JUMP_SHIFT]); // shr r10d, 7
+        self.asm.op_reg(false, &[0x31], reg::R9, reg::R10); // xor r10d, r9d
+        self.asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, ..
+        self.asm.bytes(&(JUMP_ENTRIES as u32).wrapping_sub(1).to_le_bytes());
+        let rips = at::jump_rips(self.source.class);
+        self.asm.op_mem(true, &[0x3B], reg::R9, Mem::table(rips, reg::R10));
+        let missed = self.asm.jcc(Condition::NotEqual);
+        self.leave_later(missed, Site::Interpret { rip: self.rip });
+    }
+}
+
+/// The number of a condition in an opcode.
+pub(super) fn condition(code: ConditionCode) -> Result<u8, NotEncodable> {
+    Ok(match code {
+        ConditionCode::o => 0,
+        ConditionCode::no => 1,
+        ConditionCode::b => 2,
+        ConditionCode::ae => 3,
+        ConditionCode::e => 4,
+        ConditionCode::ne => 5,
+        ConditionCode::be => 6,
+        ConditionCode::a => 7,
+        ConditionCode::s => 8,
+        ConditionCode::ns => 9,
+        ConditionCode::p => 10,
+        ConditionCode::np => 11,
+        ConditionCode::l => 12,
+        ConditionCode::ge => 13,
+        ConditionCode::le => 14,
+        ConditionCode::g => 15,
+        ConditionCode::None => return Err(NotEncodable),
+    })
+}

@@ -1,0 +1,235 @@
+//! From a run of guest instructions to host code.
+//!
+//! | module | what |
+//! |---|---|
+//! | `flags` | where the guest's flags are, saving and restoring them |
+//! | `memory` | the inline TLB's check, and how a checked operand is reached |
+//! | `flow` | jumps, calls, returns, polls, the ways out |
+//! | `plain` | the guest's own instruction with its operands renamed |
+//! | `names` | which host register stands for which guest register |
+
+mod flags;
+mod flow;
+mod memory;
+mod names;
+mod plain;
+
+use alloc::vec::Vec;
+
+use iced_x86::Encoder;
+
+use crate::asm::{Asm, Jump};
+use crate::guest::{ALL_FLAGS, Guest, Kind};
+use crate::stubs::Stubs;
+use flags::Flags;
+use flow::condition;
+
+/// Where translated code is left, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Site {
+    /// An access that the inline TLB refused. RIP is the instruction's; the check is made again
+    /// at `retry` (an offset in the arena) with the address in R9.
+    Access { rip: u64, retry: u32, write: bool },
+    /// A jump within the page whose displacement at `patch` (an offset in the arena) can be bound
+    /// to the target's entry for the host's flags.
+    Link { rip: u64, patch: u32 },
+    /// The interpreter does the instruction at RIP.
+    Interpret { rip: u64 },
+    /// The guest goes on at RIP.
+    Go { rip: u64 },
+}
+
+/// An instruction that may raise a host exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FaultPoint {
+    /// Offset in the arena.
+    pub(crate) code: u32,
+    pub(crate) rip: u64,
+    /// The guest's flags are the host's, not the saved ones.
+    pub(crate) host_flags: bool,
+}
+
+/// What a block is made from.
+pub(crate) struct Source<'a> {
+    pub(crate) guests: &'a [Guest],
+    /// Flags that are live before each instruction, and after the last.
+    pub(crate) live: &'a [u32],
+    /// Flags that are live at the targets of branches, by instruction.
+    pub(crate) live_at_target: &'a [u32],
+    /// Privilege class of its data accesses and jump table.
+    pub(crate) class: usize,
+    /// Offset in the arena at which it will stand.
+    pub(crate) at: u32,
+    pub(crate) stubs: Stubs,
+    /// Number of its first site.
+    pub(crate) first_site: u32,
+}
+
+/// A translated block.
+pub(crate) struct Translated {
+    pub(crate) code: Vec<u8>,
+    /// Offset of the entry for the host's flags; that for saved flags is 0.
+    pub(crate) host_entry: u32,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) fault_points: Vec<FaultPoint>,
+    /// Guest instructions that were translated.
+    pub(crate) instructions: usize,
+}
+
+/// An instruction that can't be encoded with its registers renamed: the block ends before it.
+struct NotEncodable;
+
+/// Code out of line, to be emitted behind the block.
+enum Later {
+    Leave { from: Jump, site: Site, flags: Flags },
+    Branch { from: Jump, index: usize, target: u64, flags: Flags },
+}
+
+pub(crate) struct Translator {
+    encoder: Encoder,
+}
+
+impl Translator {
+    pub(crate) fn new() -> Self {
+        Self { encoder: Encoder::new(64) }
+    }
+
+    /// `None` if not even the first instruction can be translated.
+    pub(crate) fn translate(&mut self, source: &Source<'_>) -> Option<Translated> {
+        let mut emitter = Emitter {
+            asm: Asm::default(),
+            source,
+            encoder: &mut self.encoder,
+            sites: Vec::new(),
+            fault_points: Vec::new(),
+            later: Vec::new(),
+            flags: Flags { host: true, saved: false },
+            rip: 0,
+        };
+        let live_in = source.live.first().copied().unwrap_or(ALL_FLAGS);
+        if live_in != 0 {
+            emitter.restore();
+        }
+        let host_entry = emitter.asm.here() as u32;
+        let mut done = 0;
+        let mut open = true;
+        for (index, guest) in source.guests.iter().enumerate() {
+            emitter.rip = guest.instruction.ip();
+            let before = emitter.mark();
+            match emitter.instruction(index, guest) {
+                Ok(goes_on) => {
+                    done = index.saturating_add(1);
+                    open = goes_on;
+                }
+                Err(NotEncodable) => {
+                    emitter.back_to(before);
+                    break;
+                }
+            }
+            if !open {
+                break;
+            }
+        }
+        if done == 0 {
+            return None;
+        }
+        if open {
+            emitter.end(done);
+        }
+        emitter.later();
+        let Emitter { asm, sites, fault_points, .. } = emitter;
+        Some(Translated { code: asm.code, host_entry, sites, fault_points, instructions: done })
+    }
+}
+
+struct Emitter<'a> {
+    asm: Asm,
+    source: &'a Source<'a>,
+    encoder: &'a mut Encoder,
+    sites: Vec<Site>,
+    fault_points: Vec<FaultPoint>,
+    later: Vec<Later>,
+    flags: Flags,
+    /// Of the instruction at hand.
+    rip: u64,
+}
+
+/// A place to go back to.
+struct Mark {
+    code: usize,
+    later: usize,
+    faults: usize,
+    flags: Flags,
+}
+
+impl Emitter<'_> {
+    fn mark(&self) -> Mark {
+        Mark {
+            code: self.asm.here(),
+            later: self.later.len(),
+            faults: self.fault_points.len(),
+            flags: self.flags,
+        }
+    }
+    fn back_to(&mut self, mark: Mark) {
+        self.asm.code.truncate(mark.code);
+        self.later.truncate(mark.later);
+        self.fault_points.truncate(mark.faults);
+        self.flags = mark.flags;
+    }
+    /// The arena offset of the next instruction.
+    fn here(&self) -> u32 {
+        self.source.at.wrapping_add(self.asm.here() as u32)
+    }
+    fn live(&self, index: usize) -> u32 {
+        self.source.live.get(index).copied().unwrap_or(ALL_FLAGS)
+    }
+
+    /// True if the code goes on behind it.
+    fn instruction(&mut self, index: usize, guest: &Guest) -> Result<bool, NotEncodable> {
+        match guest.kind {
+            Kind::Plain => self.plain(index, guest)?,
+            Kind::Nop => {}
+            Kind::Lea => self.lea(guest)?,
+            Kind::Push => self.push(index, guest)?,
+            Kind::Pop => self.pop(index, guest),
+            Kind::Leave => self.leave_frame(index),
+            Kind::Branch(target) => {
+                self.need_host_flags();
+                let code = condition(guest.instruction.condition_code())?;
+                let from = self.asm.jcc_code(code);
+                self.later.push(Later::Branch { from, index, target, flags: self.flags });
+            }
+            Kind::Jump(target) => {
+                if target == guest.instruction.next_ip() {
+                    return Ok(true);
+                }
+                let live = self.live_at_target(index);
+                self.go(target, live);
+                return Ok(false);
+            }
+            Kind::Call(target) => {
+                self.call(index, guest, target);
+                return Ok(false);
+            }
+            Kind::Return(more) => {
+                self.ret(more);
+                return Ok(false);
+            }
+            Kind::JumpIndirect => {
+                self.jump_indirect(guest)?;
+                return Ok(false);
+            }
+            Kind::CallIndirect => {
+                self.call_indirect(guest)?;
+                return Ok(false);
+            }
+            Kind::Interpreted => return Err(NotEncodable),
+        }
+        Ok(true)
+    }
+
+    fn live_at_target(&self, index: usize) -> u32 {
+        self.source.live_at_target.get(index).copied().unwrap_or(ALL_FLAGS)
+    }
+}
