@@ -30,6 +30,21 @@ const HEAT: usize = 1 << 14;
 const SSE: u8 = 4;
 const AVX: u8 = 8;
 
+/// When the translator translates, and when it looks up from what it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A block is translated when it comes up so often.
+    pub threshold: u8,
+    /// Backward jumps and indirect branches between two looks around.
+    pub polls: i32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { threshold: THRESHOLD, polls: POLLS }
+    }
+}
+
 /// The translator of one vCPU.
 pub struct Translated {
     state: Box<StateBlock>,
@@ -41,6 +56,7 @@ pub struct Translated {
     mode: u8,
     /// Liveness as debuggers and comparisons want it: every flag at every fault.
     strict: bool,
+    policy: Policy,
     page: Box<[u8]>,
 }
 
@@ -58,6 +74,7 @@ impl Translated {
             heat: alloc::vec![0; HEAT].into_boxed_slice(),
             mode: u8::MAX,
             strict: false,
+            policy: Policy::default(),
             page: alloc::vec![0; 4096].into_boxed_slice(),
         })
     }
@@ -65,6 +82,11 @@ impl Translated {
     #[must_use]
     pub fn strict(self) -> Self {
         Self { strict: true, ..self }
+    }
+    /// Changes the policy; for comparisons that want every tier and every way out.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.state.hot.count = policy.polls;
     }
     /// Counts since creation.
     #[must_use]
@@ -174,7 +196,7 @@ impl Translated {
         let hash = (key.gpa ^ key.rip.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50;
         let Some(heat) = self.heat.get_mut(hash as usize & (HEAT - 1)) else { return false };
         *heat = heat.saturating_add(1);
-        *heat >= THRESHOLD
+        *heat >= self.policy.threshold
     }
 
     /// Makes the block for `key`; gives its entry.
@@ -347,7 +369,7 @@ impl Translated {
         if self.state.hot.count >= 0 && cpu.mailbox.pending() == 0 {
             return false;
         }
-        self.state.hot.count = POLLS;
+        self.state.hot.count = self.policy.polls;
         true
     }
 
@@ -426,7 +448,7 @@ impl Accelerator for Translated {
         let Some(code) = self.entry(cpu) else { return Ran::Cold };
         self.sync_in(cpu);
         if self.state.hot.count < 0 {
-            self.state.hot.count = POLLS;
+            self.state.hot.count = self.policy.polls;
         }
         self.run_from(cpu, code)
     }

@@ -34,4 +34,4 @@ pub fn host_lacks(features: HostFeatures) -> Option<&'static str> {
 }
 
 pub use cache::Counters;
-pub use engine::Translated;
+pub use engine::{Policy, Translated};
