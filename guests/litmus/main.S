@@ -9,8 +9,9 @@
 // also waits for the next one at every cell, but not for long (it may be that the other isn't running), and then for a
 // random time, so that the accesses meet in all ways.
 //
-// Two processors are needed, and four for IRIW; those that a test doesn't need sleep. Words of the command line:
-// `runs=N`: so often for each test and fence, 100000 when not given; `only=NAME`: this test only.
+// Two processors are needed, and four for IRIW; those that a test doesn't need sleep. Words of the command line: `runs=N`:
+// so often for each test and fence, 100000 when not given; `look=N`: so often at most, 2000000, while an outcome that must
+// be seen isn't (processors that the host runs in turns never show it); `only=NAME`: this test only.
 #define LONG
 #include "guest.inc"
 #include "processors.inc"
@@ -19,7 +20,6 @@ GUEST "litmus"
 .set CELL, 128
 .set PATIENCE, 24                 // looks at where the other processor is
 .set DELAYS, 5                    // bits of the random time
-.set LOOKED_FOR, 10000000         // runs in which an outcome that must be seen is waited for
 #define CELL_X (%rsi)
 #define CELL_Y 64(%rsi)
 

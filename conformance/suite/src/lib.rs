@@ -1,6 +1,8 @@
 //! What the conformance tests share: finding the program and the guests, running a guest by the
 //! program's own command line, and looking at its console.
 
+mod own;
 mod program;
 
+pub use own::OwnGuest;
 pub use program::{Guests, Kasane, Run, own_guests, run_parameter};
