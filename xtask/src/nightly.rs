@@ -36,7 +36,7 @@ struct Outcome {
 
 /// `cargo xtask nightly`.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    guests::everything(workspace)?;
+    guests::for_nightly(workspace)?;
     release()?;
     let mut outcomes = vec![part("long tests (`--ignored`)", || long_tests(workspace))];
     outcomes.push(part(&format!("comparison with the CPU, {} h", arguments.hours), || {

@@ -40,14 +40,26 @@ const OPENED_AT_RUN_TIME: [&str; 1] = ["libgcc_s.so.1"];
 /// Files by path without a leading slash.
 type Files = BTreeMap<String, Vec<u8>>;
 
-struct Architecture {
+/// What an image has at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    File { permissions: u32, content: Vec<u8> },
+    Link { target: String },
+}
+
+/// By path without a leading slash.
+pub(super) type Items = BTreeMap<String, Item>;
+
+pub(super) struct Architecture {
     name: &'static str,
     package: &'static str,
     image: &'static str,
 }
 
+pub(super) const AMD64: Architecture =
+    Architecture { name: "amd64", package: "busybox-static:amd64", image: "initramfs-shell.gz" };
 const ARCHITECTURES: [Architecture; 2] = [
-    Architecture { name: "amd64", package: "busybox-static:amd64", image: "initramfs-shell.gz" },
+    AMD64,
     Architecture { name: "i386", package: "busybox-static:i386", image: "initramfs-shell-i386.gz" },
 ];
 
@@ -60,7 +72,7 @@ pub(super) fn shells(place: &Place<'_>, apt: &mut Apt, refresh: bool) -> Result<
                 return Ok(());
             }
             let busybox = busybox(place, apt, architecture, refresh)?;
-            made.write(&image(&busybox, &Files::new())?)
+            made.write(&compressed(&image(&busybox, &Items::new())?)?)
         })
     })
 }
@@ -72,8 +84,7 @@ pub(super) fn stress(place: &Place<'_>, apt: &mut Apt, refresh: bool) -> Result<
         if made.is_current() && !refresh {
             return Ok(());
         }
-        let [amd64, _] = &ARCHITECTURES;
-        let busybox = busybox(place, apt, amd64, refresh)?;
+        let busybox = busybox(place, apt, &AMD64, refresh)?;
         let debs = apt.download_closure(&STRESS_PACKAGES)?;
         let unpacked = place.folder.join("stress-unpacked");
         apt::unpack_all(&debs, &unpacked)?;
@@ -85,7 +96,7 @@ pub(super) fn stress(place: &Place<'_>, apt: &mut Apt, refresh: bool) -> Result<
         let libraries = libraries::closure(&unpacked, &programs, &OPENED_AT_RUN_TIME)?;
         note(format_args!("{} packages, {} libraries", debs.len(), libraries.len()));
         files.extend(libraries);
-        made.write(&image(&busybox, &files)?)?;
+        made.write(&compressed(&image(&busybox, &programs_of(files))?)?)?;
         fs::remove_dir_all(&unpacked).context("could not remove what was unpacked")
     })
 }
@@ -102,8 +113,15 @@ fn program_in(unpacked: &Path, name: &str) -> Result<Vec<u8>> {
         .ok_or_else(|| lacking(&STRESS_PACKAGES.join(", "), name).into())
 }
 
+fn programs_of(files: Files) -> Items {
+    files
+        .into_iter()
+        .map(|(path, content)| (path, Item::File { permissions: 0o755, content }))
+        .collect()
+}
+
 /// Busybox, kept at `busybox/ARCHITECTURE/busybox`.
-fn busybox(
+pub(super) fn busybox(
     place: &Place<'_>,
     apt: &mut Apt,
     architecture: &Architecture,
@@ -126,12 +144,12 @@ fn busybox(
     Ok(bytes)
 }
 
-/// A gzip-compressed archive with busybox, init and `files`.
-fn image(busybox: &[u8], files: &Files) -> Result<Vec<u8>> {
+/// An archive with busybox, init and `items`.
+pub(super) fn image(busybox: &[u8], items: &Items) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     let mut folders: BTreeSet<String> = FOLDERS.iter().map(|path| (*path).to_owned()).collect();
-    let merged: Files =
-        files.iter().map(|(path, content)| (merged_path(path), content.clone())).collect();
+    let merged: BTreeMap<String, &Item> =
+        items.iter().map(|(path, item)| (merged_path(path), item)).collect();
     for path in merged.keys() {
         let parents = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
         folders.extend(parents.map(str::to_owned));
@@ -148,16 +166,24 @@ fn image(busybox: &[u8], files: &Files) -> Result<Vec<u8>> {
     archive.file("usr/bin/busybox", 0o755, busybox)?;
     archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
-    for (path, content) in &merged {
-        archive.file(path, 0o755, content)?;
+    for (path, item) in &merged {
+        match item {
+            Item::File { permissions, content } => archive.file(path, *permissions, content)?,
+            Item::Link { target } => archive.symlink(path, target)?,
+        }
     }
     archive.file("init", 0o755, INIT.as_bytes())?;
-    compressed(&archive.finish()?)
+    archive.finish()
 }
 
 /// `lib/x` and `usr/lib/x` are the same place in the guest.
 fn merged_path(path: &str) -> String {
-    if path.starts_with("usr/") { path.to_owned() } else { format!("usr/{path}") }
+    let top = path.split('/').next().unwrap_or_default();
+    if ["bin", "sbin", "lib", "lib64"].contains(&top) {
+        format!("usr/{path}")
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Gzip without a time in it: the same content gives the same bytes.
@@ -169,27 +195,27 @@ fn compressed(bytes: &[u8]) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::read::GzDecoder;
-    use std::io::Read;
 
-    fn unpacked(image: &[u8]) -> String {
-        let mut bytes = Vec::new();
-        GzDecoder::new(image).read_to_end(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes).into_owned()
+    fn items(path: &str) -> Items {
+        programs_of(Files::from([(path.to_owned(), b"content".to_vec())]))
+    }
+
+    fn text(items: &Items) -> String {
+        String::from_utf8_lossy(&image(b"THE BOX", items).unwrap()).into_owned()
     }
 
     #[test]
     fn an_image_is_the_same_every_time() {
-        let files = Files::from([("usr/bin/thing".to_owned(), b"content".to_vec())]);
+        let items = items("usr/bin/thing");
 
-        assert_eq!(image(b"box", &files).unwrap(), image(b"box", &files).unwrap());
+        let image = || compressed(&image(b"box", &items).unwrap()).unwrap();
+
+        assert_eq!(image(), image());
     }
 
     #[test]
     fn folders_come_before_what_is_in_them() {
-        let files = Files::from([("lib/deep/er/thing.so".to_owned(), b"content".to_vec())]);
-
-        let text = unpacked(&image(b"box", &files).unwrap());
+        let text = text(&items("lib/deep/er/thing.so"));
 
         let place = |name: &str| text.find(&format!("{name}\0"));
         assert!(place("usr/lib/deep") < place("usr/lib/deep/er"));
@@ -199,10 +225,21 @@ mod tests {
 
     #[test]
     fn an_image_has_busybox_init_and_a_console() {
-        let text = unpacked(&image(b"THE BOX", &Files::new()).unwrap());
+        let text = text(&Items::new());
 
         for part in ["THE BOX", "#!/bin/busybox sh", "dev/console\0", "TRAILER!!!"] {
             assert!(text.contains(part), "{part}");
         }
+    }
+
+    #[test]
+    fn only_the_folders_that_debian_merged_are_moved() {
+        let paths =
+            ["lib/a", "lib64/b", "bin/c", "usr/lib/d", "etc/e", "library/f"].map(merged_path);
+
+        assert_eq!(
+            paths,
+            ["usr/lib/a", "usr/lib64/b", "usr/bin/c", "usr/lib/d", "etc/e", "library/f"]
+        );
     }
 }

@@ -8,6 +8,7 @@
 //! | `busybox/amd64/busybox`, `busybox/i386/busybox` | busybox, static |
 //! | `initramfs-shell.gz`, `initramfs-shell-i386.gz` | busybox and our init (`init.sh`) |
 //! | `initramfs-stress.gz` | the same and stress-ng, gzip, dd and sha256sum of Debian |
+//! | `initramfs-toolbox.cpio`, `toolbox/` | busybox, gcc, luajit and node with programs for them; the same tree for this host |
 //! | `asm/NAME.elf` | our own guests, assembled from `guests/` |
 //! | `../bench/guest` | the program that `cargo xtask bench cpu` measures, and an initramfs with it |
 //! | `apt/` | apt's lists and packages: a state of its own, nothing of the system is changed |
@@ -19,6 +20,7 @@ mod cpio;
 mod initramfs;
 mod kernel;
 mod libraries;
+mod toolbox;
 
 use crate::report::{Failure, note, step};
 use crate::workspace::Workspace;
@@ -30,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which guests; all of them when none is named
+    /// Which guests; all of them but the toolbox when none is named
     #[arg(value_enum)]
     names: Vec<Guest>,
     /// Make them again, from the newest packages
@@ -50,10 +52,13 @@ enum Guest {
     Busybox,
     /// The initramfs image with stress-ng
     Stress,
+    /// The initramfs image with gcc, luajit and node
+    Toolbox,
     /// Our own guests, assembled from guests/
     Asm,
 }
 
+/// What the tests of every day use.
 const ALL: [Guest; 6] =
     [Guest::Cloud, Guest::Amd64, Guest::I386, Guest::Busybox, Guest::Stress, Guest::Asm];
 
@@ -73,9 +78,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Every guest that the tests use.
+/// Every guest that the tests of every day use.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
     make(workspace, &ALL, false)
+}
+
+/// And those that only the long tests use.
+pub(crate) fn for_nightly(workspace: &Workspace) -> Result<()> {
+    make(workspace, &[&ALL[..], &[Guest::Toolbox]].concat(), false)
 }
 
 /// The guests that `kasane demo` shows.
@@ -117,6 +127,7 @@ fn make_one(place: &Place<'_>, apt: &mut Apt, guest: Guest, refresh: bool) -> Re
         Guest::I386 => kernel::fetch(place, apt, &kernel::I386, refresh),
         Guest::Busybox => initramfs::shells(place, apt, refresh),
         Guest::Stress => initramfs::stress(place, apt, refresh),
+        Guest::Toolbox => toolbox::build(place, apt, refresh),
         Guest::Asm => assembly::build(place),
     }
     .with_context(|| format!("could not make the guest `{}`", name_of(guest)))
