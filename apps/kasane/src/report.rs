@@ -1,5 +1,6 @@
 //! What the program says about itself: on standard error, as text or as lines of JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -58,6 +59,8 @@ pub(crate) struct RunStatistics {
     pub(crate) exits: Vec<(String, u64)>,
     /// Accesses by device.
     pub(crate) devices: Vec<(String, u64)>,
+    /// What the translator counted, by name.
+    pub(crate) translation: BTreeMap<String, u64>,
     /// Instructions that the engine lacks and the guest met.
     pub(crate) missing: Vec<(String, u64)>,
 }
@@ -73,6 +76,10 @@ impl RunStatistics {
         }
         for (name, count) in processors.iter().flat_map(|one| &one.missing) {
             add_to(&mut self.missing, name, *count);
+        }
+        for (name, count) in processors.iter().flat_map(|one| &one.counts) {
+            let sum = self.translation.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*count);
         }
     }
 
@@ -109,6 +116,11 @@ impl RunStatistics {
         }
         section(&mut lines, "exits", &self.exits);
         section(&mut lines, "device accesses", &self.devices);
+        if !self.translation.is_empty() {
+            lines.push("translation".to_owned());
+            let counted = self.translation.iter().filter(|(_, count)| **count > 0);
+            lines.extend(counted.map(|(name, count)| row(&name.replace('_', " "), *count)));
+        }
         section(&mut lines, "instructions that the engine lacks", &self.missing);
         lines.join("\n")
     }
@@ -208,7 +220,11 @@ mod tests {
     #[test]
     fn machines_of_one_run_are_added_up() {
         let mut statistics = RunStatistics::default();
-        let reports = [ProcessorReport { instructions: 5, missing: vec![("hlt".into(), 2)] }];
+        let reports = [ProcessorReport {
+            instructions: 5,
+            missing: vec![("hlt".into(), 2)],
+            counts: vec![("blocks".into(), 8)],
+        }];
         statistics.add(&reports);
         statistics.add(&reports);
         statistics.add_exits("halt", 3);
@@ -218,6 +234,7 @@ mod tests {
 
         assert_eq!(statistics.instructions, [10]);
         assert_eq!(statistics.missing, [("hlt".to_owned(), 4)]);
+        assert_eq!(statistics.translation.get("blocks"), Some(&16));
         assert_eq!(statistics.exits, [("port-read".to_owned(), 7), ("halt".to_owned(), 4)]);
     }
 

@@ -71,6 +71,10 @@ pub trait Vcpu: Send {
     fn has_work(&mut self) -> bool;
     /// Debugger control: single step and breakpoints, apart from the guest's own.
     fn set_debug(&mut self, debug: &DebugControl);
+    /// What the engine counted for people who want to know how it works, by name.
+    fn counts(&self) -> alloc::vec::Vec<(String, u64)> {
+        alloc::vec::Vec::new()
+    }
     /// Names of instructions that the engine lacks and that were met (they raised #UD), with counts.
     fn missing_instructions(&self) -> alloc::vec::Vec<(String, u64)> {
         alloc::vec::Vec::new()

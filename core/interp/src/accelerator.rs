@@ -1,8 +1,13 @@
 //! Where something faster than the interpreter does what it can, and leaves it the rest.
 
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
 use iced_x86::Instruction;
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Stop};
+use crate::op::Op;
 
 /// What an accelerator did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +20,73 @@ pub enum Ran {
     Around,
     /// First the instruction at RIP, then a look around.
     OneThenAround,
+    /// An instruction that it had the interpreter do ([`step`]) left something to see to.
+    Again,
+    /// An instruction that it had the interpreter do stopped before it was done.
+    Stopped(Stop),
 }
 
 /// Runs guest code on a processor between two of the interpreter's looks around.
 pub trait Accelerator: Send {
     /// Goes on from the processor's state, which is complete before and after.
     fn run(&mut self, cpu: &mut Cpu) -> Ran;
+    /// Who has to know of pages that become code.
+    fn followers(&self) -> Option<Arc<dyn CodeFollowers>> {
+        None
+    }
+    /// What it counted, by name.
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+}
+
+/// Those who write to guest memory without asking whether a page is code.
+pub trait CodeFollowers: Send + Sync {
+    /// The page at host address `host` became code through processor `index`. Returns when every
+    /// other processor asks before it writes there. `relax` passes a little time.
+    fn became_code(&self, index: u32, host: u64, relax: &dyn Fn());
+}
+
+/// How an instruction went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is done.
+    Done,
+    /// It is done, and the run loop has to look.
+    Look,
+    /// It stopped before it was done.
+    Stopped(Stop),
+}
+
+/// Does one instruction at RIP, outside of single stepping and the like.
+pub fn step(cpu: &mut Cpu, op: &Op) -> Step {
+    cpu.next_rip = op.next_rip;
+    match (op.run)(cpu, op) {
+        Ok(()) | Err(Stop::Break) => {}
+        Err(stop) => {
+            if stop == Stop::Exit {
+                cpu.replay.keep(cpu.state.rip, op);
+            }
+            return Step::Stopped(stop);
+        }
+    }
+    cpu.state.rip = cpu.next_rip;
+    cpu.code_written = false;
+    if !core::mem::take(&mut cpu.unfinished) {
+        cpu.retired = cpu.retired.wrapping_add(1);
+    }
+    if cpu.step_override == Some(false) {
+        cpu.step_override = None;
+    }
+    let look =
+        cpu.debug_hits != 0 || cpu.step_override.is_some() || cpu.stepping() || cpu.has_business();
+    if look { Step::Look } else { Step::Done }
+}
+
+/// Prepares an instruction for [`step`].
+#[must_use]
+pub fn prepared(cpu: &Cpu, instruction: Instruction) -> Op {
+    crate::block::make_op(cpu, instruction)
 }
 
 /// Whether the processor's model shows an instruction.

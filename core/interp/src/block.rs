@@ -163,11 +163,10 @@ impl BlockCache {
                 second_mark = Some((second_gpa, mark.version));
             }
             if new_page {
-                cpu.barrier.synchronize();
-                cpu.tlb.note_code_page(class, va);
+                cpu.became_code(class, va);
                 if second.is_some() {
                     let next = (va & !(PAGE - 1)).wrapping_add(PAGE) & cpu.mode.linear_mask;
-                    cpu.tlb.note_code_page(class, next);
+                    cpu.became_code(class, next);
                 }
             }
             let again = Self::fetch(cpu, rip, va, gpa);
@@ -332,7 +331,7 @@ fn ends_block(instr: &Instruction) -> bool {
         || exec::lower(instr).is_none_or(|lowered| lowered.ends_block)
 }
 
-fn make_op(cpu: &Cpu, instr: Instruction) -> Op {
+pub(crate) fn make_op(cpu: &Cpu, instr: Instruction) -> Op {
     let shown = crate::guard::shown(&cpu.model, &instr);
     let lowered = exec::lower(&instr).filter(|_| shown).unwrap_or_else(|| {
         let lacking = shown && instr.code() != Code::INVALID;

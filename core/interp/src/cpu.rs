@@ -17,6 +17,7 @@ use kasane_spec_x86::control::{cr0, cr4, dr7, efer};
 use kasane_spec_x86::descriptor::access;
 use kasane_spec_x86::{flags, vector};
 
+use crate::accelerator::CodeFollowers;
 use crate::exclusive::Exclusive;
 use crate::io::Replay;
 
@@ -133,6 +134,8 @@ pub struct Cpu {
     pub exclusive: Arc<Exclusive>,
     /// Barrier for marking code pages.
     pub barrier: Arc<dyn HeavyBarrier>,
+    /// Who else has to know that a page became code.
+    pub followers: Option<Arc<dyn CodeFollowers>>,
     /// TSC frequency in Hz.
     pub tsc_hz: u64,
     /// vCPU number.
@@ -397,6 +400,24 @@ impl Cpu {
             || self.debugger.single_step
             || !self.debugger.breakpoints.is_empty()
             || !self.debugger.watchpoints.is_empty()
+    }
+    /// Whether something other than the clock wants the run loop.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_business(&self) -> bool {
+        self.attention
+            || self.mailbox.pending() != 0
+            || self.state.rflags & flags::IF != 0
+                && (self.apic.ready().is_some() || self.mailbox.extint())
+    }
+    /// The page at `va` holds code from now on: returns when nobody writes there without asking.
+    #[cold]
+    pub fn became_code(&mut self, class: TlbClass, va: u64) {
+        self.barrier.synchronize();
+        if let Some(followers) = &self.followers {
+            let host = self.tlb.exec_host(class, va);
+            followers.became_code(self.index, host, &|| self.barrier.relax());
+        }
     }
     /// What serializing instructions and port I/O do before they end (SDM vol. 3A §9.3): stores
     /// before them are visible before anything behind them is read. On the host the guest's

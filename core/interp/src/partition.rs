@@ -98,6 +98,7 @@ impl InterpPartition {
             entropy: c.entropy.clone(),
             exclusive: self.exclusive.clone(),
             barrier: c.barrier.clone(),
+            followers: None,
             tsc_hz: c.tsc_hz,
             index,
             cpus: c.apics.cpus(),

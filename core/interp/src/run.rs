@@ -61,7 +61,8 @@ impl InterpVcpu {
             accelerator: None,
         }
     }
-    pub(crate) fn accelerated(cpu: Cpu, accelerator: Option<Box<dyn Accelerator>>) -> Self {
+    pub(crate) fn accelerated(mut cpu: Cpu, accelerator: Option<Box<dyn Accelerator>>) -> Self {
+        cpu.followers = accelerator.as_ref().and_then(|accelerator| accelerator.followers());
         Self { accelerator, ..Self::new(cpu) }
     }
 
@@ -196,16 +197,7 @@ impl InterpVcpu {
     /// Whether `attend` would find anything; cheap, asked between blocks.
     #[inline(always)]
     fn quiet(&self) -> bool {
-        let cpu = &self.cpu;
-        cpu.mailbox.pending() == 0
-            && cpu.retired < self.cpu.clock_check
-            && !cpu.attention
-            && cpu.state.rflags & flags::IF == 0
-            || cpu.mailbox.pending() == 0
-                && cpu.retired < self.cpu.clock_check
-                && !cpu.attention
-                && cpu.apic.ready().is_none()
-                && !cpu.mailbox.extint()
+        self.cpu.retired < self.cpu.clock_check && !self.cpu.has_business()
     }
 
     /// Until something needs the machine.
@@ -252,6 +244,8 @@ impl InterpVcpu {
             match ran {
                 Ran::Cold => {}
                 Ran::Around => return None,
+                Ran::Again => return self.after_instruction(false),
+                Ran::Stopped(stop) => return self.stopped(stop),
                 Ran::One | Ran::OneThenAround => most = 1,
             }
         }
@@ -487,6 +481,9 @@ impl Vcpu for InterpVcpu {
         self.cpu.debugger = debug.clone();
         self.cpu.refresh_mode();
         self.skip_breakpoint = false;
+    }
+    fn counts(&self) -> Vec<(alloc::string::String, u64)> {
+        self.accelerator.as_ref().map_or_else(Vec::new, |accelerator| accelerator.counts())
     }
     fn missing_instructions(&self) -> Vec<(alloc::string::String, u64)> {
         self.cpu.missing_instructions()

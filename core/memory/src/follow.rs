@@ -14,6 +14,8 @@ pub enum Flushed {
     Nothing,
     /// These linear pages of 4 KiB.
     Pages(Vec<u64>),
+    /// All pages that are not global.
+    Local,
     /// More than can be told one by one.
     All,
 }
@@ -27,6 +29,13 @@ impl Flushed {
             Self::All => {}
             Self::Nothing => *self = Self::Pages(alloc::vec![va]),
             Self::Pages(pages) if pages.len() < PAGES_MAX => pages.push(va),
+            Self::Pages(_) | Self::Local => *self = Self::All,
+        }
+    }
+    pub(crate) fn local(&mut self) {
+        match self {
+            Self::All | Self::Local => {}
+            Self::Nothing => *self = Self::Local,
             Self::Pages(_) => *self = Self::All,
         }
     }
@@ -43,6 +52,8 @@ pub struct HostPage {
     pub write: bool,
     /// It holds code, so that whoever writes to it has to tell.
     pub code: bool,
+    /// It survives a change of CR3.
+    pub global: bool,
 }
 
 /// How many changes are remembered.
@@ -113,6 +124,15 @@ mod tests {
         let mut flushed = Flushed::default();
         (0..PAGES_MAX as u64).for_each(|page| flushed.page(page << 12));
         assert!(matches!(&flushed, Flushed::Pages(pages) if pages.len() == PAGES_MAX));
+        flushed.page(0);
+        assert_eq!(flushed, Flushed::All);
+    }
+
+    #[test]
+    fn a_page_and_all_local_ones_are_all() {
+        let mut flushed = Flushed::default();
+        flushed.local();
+        assert_eq!(flushed, Flushed::Local);
         flushed.page(0);
         assert_eq!(flushed, Flushed::All);
     }

@@ -157,6 +157,8 @@ pub struct ExecPage<'a> {
     pub gpa: u64,
     /// Its code map.
     pub state: &'a PageState,
+    /// It survives a change of CR3.
+    pub global: bool,
 }
 
 /// The TLB of one vCPU.
@@ -170,8 +172,6 @@ pub struct SoftTlb {
     ram: Arc<Ram>,
     generation: u64,
     flushed: Flushed,
-    /// Host addresses of pages that became code through this TLB.
-    code_pages: Vec<*mut u8>,
     /// How much of each slot's code log was told.
     told: Vec<u64>,
 }
@@ -193,7 +193,6 @@ impl SoftTlb {
             ram,
             generation,
             flushed: Flushed::All,
-            code_pages: Vec::new(),
             told: Vec::new(),
         }
     }
@@ -336,7 +335,8 @@ impl SoftTlb {
             return None;
         }
         // SAFETY: as in `writable`.
-        Some(ExecPage { gpa: entry.gpa & !OFFSET, state: unsafe { &*entry.state } })
+        let state = unsafe { &*entry.state };
+        Some(ExecPage { gpa: entry.gpa & !OFFSET, state, global: entry.global() })
     }
     /// Enters a page. False if there is no RAM or ROM at `fill.gpa` (MMIO): then nothing changes.
     pub fn fill(&mut self, class: TlbClass, va: u64, fill: Fill) -> bool {
@@ -382,7 +382,7 @@ impl SoftTlb {
     }
     /// Forgets all but global pages.
     pub fn flush_non_global(&mut self) {
-        self.flushed = Flushed::All;
+        self.flushed.local();
         self.filled_local.flush(&mut self.entries, |entry| !entry.global());
     }
     /// Forgets the page at `va` in every class, whatever its size was when it was entered.
@@ -419,15 +419,24 @@ impl SoftTlb {
     pub fn take_flushes(&mut self) -> Flushed {
         core::mem::take(&mut self.flushed)
     }
-    /// Notes that the page at `va` became code; gives its host address.
-    pub fn note_code_page(&mut self, class: TlbClass, va: u64) -> u64 {
-        let host = self.entry(class, va).host;
-        self.code_pages.push(host);
-        host as u64
+    /// Host address of a page that can be fetched from; 0 if the TLB doesn't have it.
+    #[must_use]
+    pub fn exec_host(&self, class: TlbClass, va: u64) -> u64 {
+        let entry = self.entry(class, va);
+        if entry.exec == va & !OFFSET { entry.host as u64 } else { 0 }
     }
-    /// Host addresses of the pages that became code since the last call.
-    pub fn take_code_pages(&mut self) -> Vec<*mut u8> {
-        core::mem::take(&mut self.code_pages)
+    /// Whether there is something to follow: flushes, or changes of code.
+    #[inline]
+    #[must_use]
+    pub fn moved(&self) -> bool {
+        let known = self.told.iter().copied().chain(core::iter::repeat(0));
+        self.flushed != Flushed::Nothing
+            || self
+                .list
+                .slots()
+                .iter()
+                .zip(known)
+                .any(|(slot, told)| slot.code_log().count() != told)
     }
     /// The guest-physical pages in which code was overwritten, by anybody, since the last call:
     /// `None` for none, `Some(None)` if it is not known which.
@@ -465,7 +474,7 @@ impl SoftTlb {
         }
         // SAFETY: a valid tag means that `state` is the page's state in a slot that `list` keeps.
         let code = unsafe { (*entry.state).is_code() };
-        Some(HostPage { host: entry.host, read, write, code })
+        Some(HostPage { host: entry.host, read, write, code, global: entry.global() })
     }
 }
 

@@ -1,16 +1,16 @@
 //! Translated blocks: where they are, what they were made from, and who jumps to them.
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
+use kasane_interp::op::Op;
 use kasane_passthrough::CodeArena;
 
 use crate::emit::{FaultPoint, Site, Translated};
-use crate::stubs::{self, Stubs};
 
 /// What identifies a block: the same bytes give other code at another RIP or privilege.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// Guest-physical address of its first byte.
     pub(crate) gpa: u64,
@@ -23,11 +23,12 @@ pub(crate) struct Key {
 pub(crate) struct Block {
     /// Entry with saved flags; the block's first byte.
     pub(crate) entry: u32,
+    /// Nothing was translated: the interpreter does the first instruction, which has this number.
+    pub(crate) op: Option<u32>,
     /// Entry with the host's flags.
     pub(crate) host_entry: u32,
     /// Displacements of jumps that are bound to this block.
     incoming: Vec<u32>,
-    fault_points: Vec<FaultPoint>,
 }
 
 /// The blocks made from one guest page.
@@ -37,74 +38,61 @@ struct PageBlocks {
     keys: Vec<Key>,
 }
 
-/// Counts that `--stats` shows.
+/// What was made, all told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Made {
     /// Blocks translated.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
     /// Guest instructions translated.
-    pub instructions: u64,
+    pub(crate) instructions: u64,
     /// Guest bytes translated.
-    pub guest_bytes: u64,
+    pub(crate) guest_bytes: u64,
+    /// Nanoseconds that it took.
+    pub(crate) nanoseconds: u64,
     /// Host bytes made of them.
-    pub host_bytes: u64,
+    pub(crate) host_bytes: u64,
     /// Blocks dropped because their bytes changed.
-    pub invalidated: u64,
+    pub(crate) invalidated: u64,
     /// Times that the whole cache was dropped because it was full.
-    pub flushes: u64,
-    /// Accesses that the inline TLB did not have.
-    pub tlb_misses: u64,
-    /// Instructions done by the interpreter out of the middle of translated code.
-    pub fallbacks: u64,
-    /// Times that translated code was entered.
-    pub entries: u64,
+    pub(crate) flushes: u64,
 }
 
-/// The code cache of one vCPU.
+/// The code cache of a machine.
 pub(crate) struct Cache {
-    arena: Box<dyn CodeArena>,
-    pub(crate) stubs: Stubs,
+    arena: Arc<dyn CodeArena>,
     /// First free byte.
     next: u32,
     /// First byte behind the stubs.
     start: u32,
-    blocks: BTreeMap<Key, Block>,
-    by_entry: BTreeMap<u32, Key>,
-    pages: BTreeMap<u64, PageBlocks>,
+    blocks: HashMap<Key, Block>,
+    /// In the order of their places, also those of dropped blocks, where somebody may still be.
+    fault_points: Vec<FaultPoint>,
+    pages: HashMap<u64, PageBlocks>,
     sites: Vec<Site>,
+    ops: Vec<Op>,
     /// Raised when blocks are dropped: what was remembered of code is void.
     pub(crate) generation: u64,
-    pub(crate) counters: Counters,
+    pub(crate) made: Made,
 }
 
 /// Room that a block may need.
 const BLOCK_MAX: usize = 64 << 10;
 
 impl Cache {
-    /// `None` if the arena can't take the stubs.
-    pub(crate) fn new(arena: Box<dyn CodeArena>) -> Option<Self> {
-        let (asm, stubs) = stubs::emit();
-        let start = (asm.code.len() as u32).next_multiple_of(64);
-        // SAFETY: nobody runs anything in a new arena.
-        unsafe { arena.write(0, &asm.code) }.ok()?;
-        Some(Self {
+    /// An empty one that fills the arena from `start` on.
+    pub(crate) fn new(arena: Arc<dyn CodeArena>, start: u32) -> Self {
+        Self {
             arena,
-            stubs,
             next: start,
             start,
-            blocks: BTreeMap::new(),
-            by_entry: BTreeMap::new(),
-            pages: BTreeMap::new(),
+            blocks: HashMap::new(),
+            fault_points: Vec::new(),
+            pages: HashMap::new(),
             sites: Vec::new(),
+            ops: Vec::new(),
             generation: 0,
-            counters: Counters::default(),
-        })
-    }
-    pub(crate) fn arena(&self) -> &dyn CodeArena {
-        &*self.arena
-    }
-    pub(crate) fn address(&self, offset: u32) -> u64 {
-        self.arena.address().wrapping_add(u64::from(offset))
+            made: Made::default(),
+        }
     }
     pub(crate) fn find(&self, key: Key) -> Option<&Block> {
         self.blocks.get(&key)
@@ -112,56 +100,69 @@ impl Cache {
     pub(crate) fn site(&self, number: u32) -> Option<Site> {
         self.sites.get(number as usize).copied()
     }
+    pub(crate) fn op(&self, number: u32) -> Option<Op> {
+        self.ops.get(number as usize).copied()
+    }
     pub(crate) fn next_site(&self) -> u32 {
         self.sites.len() as u32
     }
 
-    /// Where the next block will stand; drops everything if there is no room for it.
-    pub(crate) fn make_room(&mut self) -> u32 {
-        if (self.next as usize).saturating_add(BLOCK_MAX) > self.arena.capacity() {
-            self.counters.flushes = self.counters.flushes.wrapping_add(1);
-            self.drop_all();
-        }
+    /// Whether there is no room for another block.
+    pub(crate) fn is_full(&self) -> bool {
+        (self.next as usize).saturating_add(BLOCK_MAX) > self.arena.capacity()
+    }
+    /// Where the next block will stand.
+    pub(crate) fn next(&self) -> u32 {
         self.next
     }
+    /// Only while nobody runs in the arena.
     pub(crate) fn drop_all(&mut self) {
         self.blocks.clear();
-        self.by_entry.clear();
+        self.fault_points.clear();
         self.pages.clear();
         self.sites.clear();
+        self.ops.clear();
+        self.made.flushes = self.made.flushes.wrapping_add(1);
         self.next = self.start;
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// Takes a block that was translated for `make_room`'s place. `version`: of its page.
-    pub(crate) fn add(&mut self, key: Key, version: u32, translated: Translated) -> Option<&Block> {
+    /// Takes a block that was translated for [`Cache::next`]. `version`: of its page. `ops`: of
+    /// the instructions that were left. Dropped without a word if it is too long.
+    pub(crate) fn add(&mut self, key: Key, version: u32, translated: &Translated, ops: &[Op]) {
         let entry = self.next;
         if translated.code.len() > BLOCK_MAX {
-            return None;
+            return;
         }
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
-        unsafe { self.arena.write(entry as usize, &translated.code) }.ok()?;
+        if unsafe { self.arena.write(entry as usize, &translated.code) }.is_err() {
+            return;
+        }
         self.next = entry.wrapping_add((translated.code.len() as u32).next_multiple_of(16));
-        self.counters.blocks = self.counters.blocks.wrapping_add(1);
-        self.counters.instructions =
-            self.counters.instructions.wrapping_add(translated.instructions as u64);
-        self.counters.host_bytes =
-            self.counters.host_bytes.wrapping_add(translated.code.len() as u64);
-        self.sites.extend_from_slice(&translated.sites);
+        self.count(translated);
+        let first_op = self.ops.len() as u32;
+        self.ops.extend_from_slice(ops);
+        self.sites.extend(translated.sites.iter().map(|site| site.with_ops_from(first_op)));
         let page = self.pages.entry(key.gpa & !0xFFF).or_default();
         page.version = version;
         page.keys.push(key);
-        self.by_entry.insert(entry, key);
+        self.fault_points.extend_from_slice(&translated.fault_points);
         self.blocks.insert(
             key,
             Block {
                 entry,
                 host_entry: entry.wrapping_add(translated.host_entry),
+                op: (translated.instructions == 0).then_some(first_op),
                 incoming: Vec::new(),
-                fault_points: translated.fault_points,
             },
         );
-        self.blocks.get(&key)
+    }
+    fn count(&mut self, translated: &Translated) {
+        let made = &mut self.made;
+        made.blocks = made.blocks.wrapping_add(1);
+        made.instructions = made.instructions.wrapping_add(translated.instructions as u64);
+        made.guest_bytes = made.guest_bytes.wrapping_add(translated.guest_bytes);
+        made.host_bytes = made.host_bytes.wrapping_add(translated.code.len() as u64);
     }
 
     /// Lets the jump at `patch` go to a block's entry for the host's flags.
@@ -172,8 +173,8 @@ impl Cache {
         self.patch(patch, target.wrapping_sub(patch).wrapping_sub(4));
     }
     fn patch(&self, at: u32, displacement: u32) {
-        // SAFETY: the four bytes are the displacement of a jump; this vCPU's code runs only on
-        // this thread, which is not in it now.
+        // SAFETY: the four bytes are the displacement of a jump, aligned, so that who runs there
+        // meanwhile finds the old one or the new one, and both are right.
         let written = unsafe { self.arena.write(at as usize, &displacement.to_le_bytes()) };
         debug_assert!(written.is_ok());
     }
@@ -191,19 +192,17 @@ impl Cache {
         self.generation = self.generation.wrapping_add(1);
         for key in blocks.keys {
             let Some(block) = self.blocks.remove(&key) else { continue };
-            self.by_entry.remove(&block.entry);
             for patch in block.incoming {
                 self.patch(patch, 0); // its own way out follows
             }
-            self.counters.invalidated = self.counters.invalidated.wrapping_add(1);
+            self.made.invalidated = self.made.invalidated.wrapping_add(1);
             dropped(key);
         }
     }
 
     /// The guest instruction behind a host exception at an offset of the arena.
     pub(crate) fn fault_point(&self, offset: u32) -> Option<FaultPoint> {
-        let (_, key) = self.by_entry.range(..=offset).next_back()?;
-        let points = &self.blocks.get(key)?.fault_points;
-        points.iter().find(|point| point.code == offset).copied()
+        let place = self.fault_points.binary_search_by_key(&offset, |point| point.code).ok()?;
+        self.fault_points.get(place).copied()
     }
 }

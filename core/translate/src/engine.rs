@@ -1,186 +1,244 @@
-//! Running translated code: the way in, the reasons for leaving, the inline TLB.
+//! Running translated code: what to run, the reasons for leaving, what happened meanwhile.
 
 use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use iced_x86::Decoder;
 use kasane_cpu::VectorState;
 use kasane_cpu::paging::Access;
-use kasane_interp::accelerator::{Accelerator, Ran, decoder_options, shown};
+use kasane_interp::Op;
+use kasane_interp::accelerator::{Accelerator, CodeFollowers, Ran, Step, step};
 use kasane_interp::cpu::{CodeSize, Cpu};
-use kasane_memory::{Flushed, GuestMemory};
+use kasane_memory::Flushed;
 use kasane_passthrough::{CodeEntry, Outcome};
 use kasane_spec_x86::control::{cr0, cr4};
-use kasane_spec_x86::flags;
 
-use crate::cache::{Cache, Counters, Key};
-use crate::emit::{Site, Source, Translator};
-use crate::guest::{Analyst, Guest, Kind, uses_vectors};
-use crate::layout::{Hot, StateBlock};
-use crate::live::{self, Page};
+use crate::cache::Key;
+use crate::counters::Counters;
+use crate::emit::Site;
+use crate::guest::uses_vectors;
+use crate::layout::{CLASSES, Hot, StateBlock};
+use crate::make::Maker;
+use crate::shared::Shared;
+use crate::tables::{Page, Tables};
 
-/// Guest instructions in a block at most.
-const BLOCK_INSTRUCTIONS: usize = 48;
-/// Backward jumps and indirect branches between two looks around.
-const POLLS: i32 = 2000;
-/// A block is translated when it comes up so often.
-const THRESHOLD: u8 = 3;
-const HEAT: usize = 1 << 14;
 /// Bits of a key's mode above the privilege class.
-const SSE: u8 = 4;
-const AVX: u8 = 8;
+pub(crate) const SSE: u8 = 4;
+pub(crate) const AVX: u8 = 8;
+/// How often supervisor code is entered with the vector registers loaded after it had a vector
+/// instruction.
+const VECTOR_CREDIT: u32 = 256;
 
 /// When the translator translates, and when it looks up from what it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// A block is translated when it comes up so often.
     pub threshold: u8,
-    /// Backward jumps and indirect branches between two looks around.
+    /// Backward jumps, indirect branches and instructions of the interpreter between two looks
+    /// around.
     pub polls: i32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { threshold: THRESHOLD, polls: POLLS }
+        Self { threshold: 3, polls: 2000 }
     }
 }
 
 /// The translator of one vCPU.
 pub struct Translated {
-    state: Box<StateBlock>,
-    cache: Cache,
-    translator: Translator,
-    analyst: Analyst,
-    heat: Box<[u8]>,
-    /// Mode that the jump tables hold blocks of.
-    mode: u8,
-    /// Liveness as debuggers and comparisons want it: every flag at every fault.
-    strict: bool,
+    pub(crate) shared: Arc<Shared>,
+    index: u32,
+    pub(crate) state: Box<StateBlock>,
+    tables: Tables,
+    pub(crate) maker: Maker,
+    pub(crate) mode: u8,
+    /// The modes that the jump tables hold blocks of.
+    jump_modes: [u8; CLASSES],
+    vector_credit: u32,
     policy: Policy,
-    page: Box<[u8]>,
+    /// How much was read of the log of pages that became code.
+    log_read: u64,
+    /// The cache's generation that the jump tables are of.
+    generation: u64,
+    counters: Counters,
+}
+
+/// What is there for the code at RIP.
+enum Found {
+    Code(u64),
+    /// The interpreter does this instruction.
+    Op(Op),
+    Nothing,
+}
+
+/// Why translated code was left.
+enum Left {
+    /// The interpreter does this instruction.
+    Op(Op),
+    /// On at RIP.
+    On,
+    Ran(Ran),
 }
 
 impl Translated {
-    /// `None` if the arena can't be used.
+    /// The translator of vCPU `index`, one of those that `shared` was made for.
     #[must_use]
-    pub fn new(arena: Box<dyn kasane_passthrough::CodeArena>) -> Option<Self> {
+    pub fn new(shared: Arc<Shared>, index: u32) -> Self {
         let mut state = StateBlock::new();
-        state.hot.flush_all();
-        Some(Self {
+        let tables = Tables::new(&mut state.hot);
+        Self {
+            shared,
+            index,
             state,
-            cache: Cache::new(arena)?,
-            translator: Translator::new(),
-            analyst: Analyst::new(),
-            heat: alloc::vec![0; HEAT].into_boxed_slice(),
+            tables,
+            maker: Maker::new(),
             mode: u8::MAX,
-            strict: false,
+            jump_modes: [u8::MAX; CLASSES],
+            vector_credit: 0,
             policy: Policy::default(),
-            page: alloc::vec![0; 4096].into_boxed_slice(),
-        })
+            log_read: 0,
+            generation: 0,
+            counters: Counters::default(),
+        }
     }
     /// All flags are as the manual has them at every fault, also those that no program can miss.
     #[must_use]
-    pub fn strict(self) -> Self {
-        Self { strict: true, ..self }
+    pub fn strict(mut self) -> Self {
+        self.maker.strict = true;
+        self
     }
+
     /// Changes the policy; for comparisons that want every tier and every way out.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
         self.state.hot.count = policy.polls;
     }
-    /// Counts since creation.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.cache.counters
-    }
 
-    fn class(&self) -> usize {
+    pub(crate) fn class(&self) -> usize {
         usize::from(self.mode & 3)
+    }
+    fn has_vectors(&self) -> bool {
+        self.mode & SSE != 0
     }
 
     // --- what changed meanwhile --------------------------------------------------------------
 
     /// Follows what the interpreter and others did to TLB and code.
     fn catch_up(&mut self, cpu: &mut Cpu) {
+        let hot = &mut self.state.hot;
+        self.shared.read_log(self.index, &mut self.log_read, |page| hot.protect(page));
+        if !cpu.tlb.moved() {
+            return;
+        }
         match cpu.tlb.take_flushes() {
             Flushed::Nothing => {}
             Flushed::Pages(pages) => {
-                for page in pages {
-                    let hot = &mut self.state.hot;
-                    hot.tlb.iter_mut().for_each(|tlb| tlb.flush_page(page));
-                    hot.jumps.iter_mut().for_each(|table| table.flush_page(page));
-                }
+                pages.into_iter().for_each(|page| Tables::flush_page(hot, page));
             }
-            Flushed::All => self.state.hot.flush_all(),
+            Flushed::Local => self.tables.flush_local(hot),
+            Flushed::All => self.tables.flush_all(hot),
         }
-        for page in cpu.tlb.take_code_pages() {
-            self.state.hot.protect(page as u64);
-        }
+        self.counters.flushes = self.counters.flushes.wrapping_add(1);
         let changed: Vec<u64> = match cpu.tlb.take_code_changes() {
             None => return,
             Some(Some(pages)) => pages,
-            Some(None) => self.cache.pages().map(|(page, _)| page).collect(),
+            Some(None) => self.shared.cache().pages().map(|(page, _)| page).collect(),
         };
         for page in changed {
             let version = cpu.tlb.page_version(page);
-            if self.cache.page_version(page).is_some_and(|made| version != Some(made)) {
+            let made = self.shared.cache().page_version(page);
+            if made.is_some_and(|made| version != Some(made)) {
                 self.drop_page(page);
             }
         }
     }
 
     /// Drops the blocks of a page, also from the jump tables.
-    fn drop_page(&mut self, page: u64) {
+    pub(crate) fn drop_page(&mut self, page: u64) {
         let hot = &mut self.state.hot;
-        self.cache.drop_page(page, |key| {
+        let mut cache = self.shared.cache();
+        let current = self.generation == cache.generation;
+        cache.drop_page(page, |key| {
             if let Some(table) = hot.jumps.get_mut(usize::from(key.mode & 3)) {
                 table.forget(key.rip);
             }
         });
+        if current {
+            self.generation = cache.generation;
+        }
     }
 
-    /// The mode that blocks are made for now; `None` if the interpreter has to do it.
-    fn mode_of(cpu: &Cpu) -> Option<u8> {
+    /// Forgets all jumps if somebody else dropped blocks.
+    pub(crate) fn follow_generation(&mut self) {
+        let generation = self.shared.cache().generation;
+        if generation != self.generation {
+            self.generation = generation;
+            (0..CLASSES).for_each(|class| self.tables.flush_jumps(&mut self.state.hot, class));
+        }
+    }
+
+    /// Takes the mode over that blocks are made for now; false if the interpreter has to do it.
+    fn take_mode(&mut self, cpu: &Cpu) -> bool {
         if cpu.mode.code != CodeSize::Bits64 || cpu.alignment_checked() {
-            return None;
+            return false;
         }
         let mut mode = cpu.mode.data as u8;
         let s = &cpu.state;
         let sse = s.cr0 & (cr0::EM | cr0::TS) == 0 && s.cr4 & cr4::OSFXSR != 0;
-        if sse {
+        if sse && (cpu.mode.cpl == 3 || self.vector_credit > 0) {
             mode |= SSE;
             if s.cr4 & cr4::OSXSAVE != 0 && s.xcr0 & 6 == 6 {
                 mode |= AVX;
             }
         }
-        Some(mode)
+        self.mode = mode;
+        let class = self.class();
+        if let Some(of) = self.jump_modes.get_mut(class)
+            && *of != mode
+        {
+            *of = mode;
+            self.tables.flush_jumps(&mut self.state.hot, class);
+        }
+        true
     }
 
     // --- blocks ------------------------------------------------------------------------------
 
-    /// The entry of the code at RIP, if there is some or it is worth making.
-    fn entry(&mut self, cpu: &mut Cpu) -> Option<u64> {
+    /// What there is for the code at RIP, made now if it is worth it.
+    fn find(&mut self, cpu: &mut Cpu) -> Found {
         let rip = cpu.state.rip;
         let class = self.class();
         if let Some(code) = self.state.hot.jumps.get(class).and_then(|table| table.find(rip)) {
-            return Some(code);
+            return Found::Code(code);
         }
-        let key = self.key(cpu, rip)?;
-        let known = self.cache.find(key).map(|block| block.entry);
-        let entry = match known {
-            Some(entry) => entry,
-            None if self.is_hot(key) => self.translate(cpu, key)?,
-            None => return None,
-        };
-        let code = self.cache.address(entry);
-        if let Some(table) = self.state.hot.jumps.get_mut(class) {
-            table.enter(rip, code);
+        let Some((key, global)) = self.key(cpu, rip) else { return Found::Nothing };
+        let mut known = self.known(key);
+        if known.is_none() && self.maker.is_hot(key, self.policy.threshold) {
+            self.make(cpu, key);
+            known = self.known(key);
         }
-        Some(code)
+        match known {
+            None => Found::Nothing,
+            Some((entry, None)) => {
+                let code = self.shared.arena.address().wrapping_add(u64::from(entry));
+                self.tables.jump(&mut self.state.hot, class, rip, code, global);
+                Found::Code(code)
+            }
+            Some((_, Some(op))) => Found::Op(op),
+        }
+    }
+    /// The entry of a block, or the instruction that it is.
+    fn known(&self, key: Key) -> Option<(u32, Option<Op>)> {
+        let cache = self.shared.cache();
+        let block = cache.find(key)?;
+        Some((block.entry, block.op.and_then(|number| cache.op(number))))
     }
 
-    /// `None` if there is nothing to fetch from: the interpreter finds out what to do about it.
-    fn key(&self, cpu: &mut Cpu, rip: u64) -> Option<Key> {
+    /// With whether its page is global; `None` if there is nothing to fetch from: the interpreter
+    /// finds out what to do about it.
+    pub(crate) fn key(&self, cpu: &mut Cpu, rip: u64) -> Option<(Key, bool)> {
         let class = cpu.mode.fetch;
         if !Cpu::canonical(rip) {
             return None;
@@ -189,97 +247,22 @@ impl Translated {
             cpu.translate_fill(rip, Access::Execute, class).ok()?;
         }
         let page = cpu.tlb.exec(class, rip)?;
-        Some(Key { gpa: page.gpa | rip & 0xFFF, rip, mode: self.mode })
+        Some((Key { gpa: page.gpa | rip & 0xFFF, rip, mode: self.mode }, page.global))
     }
 
-    fn is_hot(&mut self, key: Key) -> bool {
-        let hash = (key.gpa ^ key.rip.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50;
-        let Some(heat) = self.heat.get_mut(hash as usize & (HEAT - 1)) else { return false };
-        *heat = heat.saturating_add(1);
-        *heat >= self.policy.threshold
-    }
-
-    /// Makes the block for `key`; gives its entry.
-    fn translate(&mut self, cpu: &mut Cpu, key: Key) -> Option<u32> {
-        let offset = key.rip & 0xFFF;
-        let class = cpu.mode.fetch;
-        let gpa_page = key.gpa & !0xFFF;
-        for _ in 0..4 {
-            cpu.tlb.memory().read(gpa_page, &mut self.page).ok()?;
-            let guests = self.decode(cpu, key.rip);
-            let page = Page { bytes: &self.page, rip: key.rip & !0xFFF };
-            let options = decoder_options(cpu);
-            let found = live::find(&mut self.analyst, &guests, &page, options, self.strict);
-            let len = guests.last()?.instruction.next_ip().wrapping_sub(key.rip);
-            let first = found.looked_at.0.min(offset);
-            let end = found.looked_at.1.max(offset.wrapping_add(len)).min(4096);
-            let state = cpu.tlb.exec(class, key.rip)?.state;
-            let mark = state.mark_code(first, end.wrapping_sub(1));
-            if mark.new_page {
-                cpu.barrier.synchronize();
-                let host = cpu.tlb.note_code_page(class, key.rip);
-                self.state.hot.protect(host);
-            }
-            let before: Vec<u8> = self.page.get(first as usize..end as usize)?.into();
-            cpu.tlb.memory().read(gpa_page, &mut self.page).ok()?;
-            if self.page.get(first as usize..end as usize) != Some(&*before) {
-                continue;
-            }
-            if self.cache.page_version(gpa_page).is_some_and(|version| version != mark.version) {
-                self.drop_page(gpa_page);
-            }
-            return self.make(key, mark.version, &guests, &found);
+    /// Out of translated code and back, around something that waits for others.
+    pub(crate) fn outside<R>(&mut self, cpu: &mut Cpu, action: impl FnOnce(&mut Cpu) -> R) -> R {
+        self.shared.leave(self.index);
+        let result = action(cpu);
+        while !self.shared.enter(self.index) {
+            cpu.barrier.relax();
         }
-        None
+        self.catch_up(cpu);
+        self.follow_generation();
+        result
     }
-
-    fn make(
-        &mut self,
-        key: Key,
-        version: u32,
-        guests: &[Guest],
-        found: &live::Liveness,
-    ) -> Option<u32> {
-        let generation = self.cache.generation;
-        let at = self.cache.make_room();
-        if self.cache.generation != generation {
-            self.state.hot.flush_jumps();
-        }
-        let translated = self.translator.translate(&Source {
-            guests,
-            live: &found.before,
-            live_at_target: &found.at_target,
-            class: self.class(),
-            at,
-            stubs: self.cache.stubs,
-            first_site: self.cache.next_site(),
-        })?;
-        self.cache.add(key, version, translated).map(|block| block.entry)
-    }
-
-    /// The run of instructions from RIP: up to one that ends it, which is its last.
-    fn decode(&mut self, cpu: &Cpu, rip: u64) -> Vec<Guest> {
-        let bytes = self.page.get((rip & 0xFFF) as usize..).unwrap_or_default();
-        let mut decoder = Decoder::with_ip(64, bytes, rip, decoder_options(cpu));
-        let mut guests = Vec::new();
-        while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
-            let instruction = decoder.decode();
-            let mut guest = self.analyst.look_at(&instruction);
-            let vectors = uses_vectors(&instruction);
-            let unit =
-                if instruction.encoding() == iced_x86::EncodingKind::VEX { AVX } else { SSE };
-            if instruction.is_invalid()
-                || !shown(cpu, &instruction)
-                || vectors && self.mode & unit == 0
-            {
-                guest.kind = Kind::Interpreted;
-            }
-            guests.push(guest);
-            if live::ends_block(guest.kind) {
-                break;
-            }
-        }
-        guests
+    pub(crate) fn index(&self) -> u32 {
+        self.index
     }
 
     // --- in and out --------------------------------------------------------------------------
@@ -293,7 +276,7 @@ impl Translated {
             *place = rsp;
         }
         hot.homed = [r9, r10, r11, r15];
-        hot.flags = saved_flags(cpu.state.rflags);
+        hot.set_guest_flags(cpu.state.rflags);
         let [_, _, _, _, fs, gs] = cpu.mode.base;
         hot.segment_base = [fs, gs];
         hot.vector = core::ptr::from_mut::<VectorState>(&mut cpu.state.vector) as u64;
@@ -306,104 +289,155 @@ impl Translated {
         for (number, value) in [(4, rsp), (9, r9), (10, r10), (11, r11), (15, r15)] {
             cpu.set_gpr(number, value);
         }
-        cpu.set_flags(flags::ARITHMETIC, guest_flags(hot.flags));
+        cpu.set_flags(kasane_spec_x86::flags::ARITHMETIC, hot.guest_flags());
         cpu.state.rip = rip;
     }
 
     /// Runs from `code` until the interpreter is needed.
-    fn run_from(&mut self, cpu: &mut Cpu, code: u64) -> Ran {
+    fn run_from(&mut self, cpu: &mut Cpu, code: u64) -> Left {
         self.state.hot.entry = code;
+        let gate = self.shared.stubs.gate(self.has_vectors());
+        let entry = CodeEntry { at: gate.enter, recovery: gate.recovery };
         loop {
-            self.cache.counters.entries = self.cache.counters.entries.wrapping_add(1);
-            let entry =
-                CodeEntry { at: self.cache.stubs.enter, recovery: self.cache.stubs.recovery };
+            self.counters.entries = self.counters.entries.wrapping_add(1);
             let hot: *mut Hot = &raw mut self.state.hot;
             // SAFETY: both offsets are stubs of this arena; the state block is what they and the
             // code behind them expect, `hot.entry` is the entry of a block or the retry of a check,
-            // and `hot.vector` points to the vCPU's registers, which nobody else uses now.
-            let outcome = unsafe { self.cache.arena().run(entry, hot.cast()) };
-            match outcome {
-                Outcome::Done => {}
-                Outcome::Fault { offset, .. } => return self.host_fault(cpu, offset),
+            // and `hot.vector` points to the vCPU's registers, which nobody else uses now. The
+            // vCPU is inside, so that no code is overwritten.
+            let outcome = unsafe { self.shared.arena.run(entry, hot.cast()) };
+            if let Outcome::Fault { offset, .. } = outcome {
+                return self.host_fault(cpu, offset);
             }
-            let Some(site) = self.cache.site(self.state.hot.site) else {
-                return Ran::Cold; // can't be: every site has its number from the cache
-            };
-            match site {
-                Site::Access { rip, retry, write } => {
-                    self.cache.counters.tlb_misses = self.cache.counters.tlb_misses.wrapping_add(1);
-                    if !self.fill(cpu, retry, write) {
-                        self.sync_out(cpu, rip);
-                        return self.one(cpu);
-                    }
-                }
-                Site::Link { rip, patch } => {
-                    self.sync_out(cpu, rip);
-                    let generation = self.cache.generation;
-                    let Some(code) = self.entry(cpu) else { return Ran::Cold };
-                    if self.cache.generation == generation
-                        && let Some(key) = self.key(cpu, rip)
-                    {
-                        self.cache.link(patch, key);
-                    }
-                    self.state.hot.entry = code;
-                }
-                Site::Interpret { rip } => {
-                    self.sync_out(cpu, rip);
-                    return self.one(cpu);
-                }
-                Site::Go { rip } => {
-                    self.sync_out(cpu, rip);
-                    if self.look_around(cpu) {
-                        return Ran::Around;
-                    }
-                    let Some(code) = self.entry(cpu) else { return Ran::Cold };
-                    self.state.hot.entry = code;
-                }
+            let site = self.shared.cache().site(self.state.hot.site);
+            // Every site has its number from the cache.
+            let Some(site) = site else { return Left::Ran(Ran::Cold) };
+            if let Some(left) = self.at_site(cpu, site) {
+                return left;
             }
         }
     }
 
-    /// Whether the polls are used up.
-    fn look_around(&mut self, cpu: &mut Cpu) -> bool {
-        if self.state.hot.count >= 0 && cpu.mailbox.pending() == 0 {
-            return false;
+    /// `None`: in again at `Hot::entry`.
+    fn at_site(&mut self, cpu: &mut Cpu, site: Site) -> Option<Left> {
+        match site {
+            Site::Access { rip, retry, write } => {
+                self.counters.tlb_misses = self.counters.tlb_misses.wrapping_add(1);
+                if self.fill(cpu, retry, write) {
+                    return None;
+                }
+                self.sync_out(cpu, rip);
+                self.counters.refused = self.counters.refused.wrapping_add(1);
+                Some(Left::Ran(self.one(cpu)))
+            }
+            Site::Link { rip, patch } => {
+                self.counters.links = self.counters.links.wrapping_add(1);
+                self.go_on(cpu, rip, |this, cpu| {
+                    let key = this.key(cpu, rip);
+                    let mut cache = this.shared.cache();
+                    if let Some((key, _)) = key.filter(|_| cache.generation == this.generation) {
+                        cache.link(patch, key);
+                    }
+                })
+            }
+            Site::Go { rip } => {
+                self.counters.gone = self.counters.gone.wrapping_add(1);
+                if self.is_time(cpu) {
+                    self.sync_out(cpu, rip);
+                    return Some(Left::Ran(Ran::Around));
+                }
+                self.go_on(cpu, rip, |_, _| {})
+            }
+            Site::Interpret { rip, op } => {
+                self.sync_out(cpu, rip);
+                let op = self.shared.cache().op(op);
+                Some(op.map_or(Left::Ran(Ran::One), Left::Op))
+            }
+            Site::Indirect { rip, retry, op } => self.indirect(cpu, rip, retry, op),
         }
-        self.state.hot.count = self.policy.polls;
-        true
     }
 
-    fn one(&mut self, cpu: &mut Cpu) -> Ran {
-        self.cache.counters.fallbacks = self.cache.counters.fallbacks.wrapping_add(1);
-        if self.look_around(cpu) { Ran::OneThenAround } else { Ran::One }
+    /// On at `rip`, in translated code if there is some: after `also`, then.
+    fn go_on(
+        &mut self,
+        cpu: &mut Cpu,
+        rip: u64,
+        also: impl FnOnce(&mut Self, &mut Cpu),
+    ) -> Option<Left> {
+        let generation = self.generation;
+        cpu.state.rip = rip;
+        let Found::Code(code) = self.find(cpu) else {
+            self.sync_out(cpu, rip);
+            return Some(Left::On);
+        };
+        if generation == self.generation {
+            also(self, cpu);
+        }
+        self.state.hot.entry = code;
+        None
     }
 
-    fn host_fault(&mut self, cpu: &mut Cpu, offset: u32) -> Ran {
+    fn indirect(&mut self, cpu: &mut Cpu, rip: u64, retry: u32, op: u32) -> Option<Left> {
+        self.counters.indirect = self.counters.indirect.wrapping_add(1);
+        let generation = self.generation;
+        let target = self.state.hot.regs.get(9).copied().unwrap_or(0);
+        cpu.state.rip = target;
+        if matches!(self.find(cpu), Found::Code(_)) && generation == self.generation {
+            self.state.hot.entry = self.address(retry);
+            return None;
+        }
+        self.sync_out(cpu, rip);
+        let op = self.shared.cache().op(op).filter(|_| generation == self.generation);
+        Some(op.map_or(Left::On, Left::Op))
+    }
+
+    fn address(&self, offset: u32) -> u64 {
+        self.shared.arena.address().wrapping_add(u64::from(offset))
+    }
+
+    /// Whether it is time to look around.
+    fn is_time(&mut self, cpu: &Cpu) -> bool {
+        let now = self.state.hot.count < 0 || cpu.mailbox.pending() != 0 || self.shared.is_closed();
+        if now {
+            self.state.hot.count = self.policy.polls;
+        }
+        now
+    }
+
+    fn one(&mut self, cpu: &Cpu) -> Ran {
+        if self.is_time(cpu) { Ran::OneThenAround } else { Ran::One }
+    }
+
+    fn host_fault(&mut self, cpu: &mut Cpu, offset: u32) -> Left {
+        self.counters.host_faults = self.counters.host_faults.wrapping_add(1);
         // Every instruction that can fault has its point.
-        let Some(point) = self.cache.fault_point(offset) else { return Ran::Cold };
+        let point = self.shared.cache().fault_point(offset);
+        let Some(point) = point else { return Left::Ran(Ran::Cold) };
         if point.host_flags {
             self.state.hot.flags = u64::from(self.state.hot.fault_flags);
         }
         self.sync_out(cpu, point.rip);
-        self.one(cpu)
+        Left::Ran(self.one(cpu))
     }
 
     /// Enters the page of an access that was refused in the inline TLB, if it can be; then the
     /// check is to be made again.
     fn fill(&mut self, cpu: &mut Cpu, retry: u32, write: bool) -> bool {
         let class = self.class();
+        let again = self.address(retry);
         let hot = &mut self.state.hot;
         let [_, _, _, _, _, _, _, _, _, distance, index, ..] = hot.regs;
-        let Some(tlb) = hot.tlb.get_mut(class) else { return false };
+        let Some(tlb) = hot.tlb.get(class) else { return false };
         let tags = if write { &tlb.write } else { &tlb.read };
         let Some(tag) = tags.get(index as usize) else { return false };
         let va = distance.wrapping_add(*tag);
-        if !Cpu::canonical(va) {
-            return false;
+        if !Cpu::canonical(va) || *tag == va & !0xFFF {
+            return false; // a known page is refused for its end
         }
         let wanted = if write { Access::Write } else { Access::Read };
         let mut page = cpu.tlb.host_page(cpu.mode.data, va);
         if !page.is_some_and(|page| if write { page.write } else { page.read }) {
+            self.counters.walks = self.counters.walks.wrapping_add(1);
             if cpu.translate_fill(va, wanted, cpu.mode.data).is_err() {
                 return false;
             }
@@ -414,42 +448,72 @@ impl Translated {
         if !page.read || write && !writable {
             return false;
         }
-        let known = tags.get(index as usize) == Some(&(va & !0xFFF));
-        if known {
-            return false; // across the page's end
-        }
-        tlb.fill(va, page.host as u64, writable);
+        let (host, global) = (page.host as u64, page.global);
+        self.tables.page(hot, class, &Page { va, host, writable, global });
         if let Some(place) = hot.regs.get_mut(9) {
             *place = va;
         }
-        hot.entry = self.cache.address(retry);
+        hot.entry = again;
         true
     }
-}
 
-/// OF in bit 0, LAHF's byte in bits 8 to 15.
-fn saved_flags(rflags: u64) -> u64 {
-    u64::from(rflags & flags::OF != 0) | (rflags & 0xFF) << 8
-}
-
-fn guest_flags(saved: u64) -> u64 {
-    let overflow = if saved & 1 != 0 { flags::OF } else { 0 };
-    overflow | saved >> 8 & 0xFF & flags::ARITHMETIC
+    fn run_inside(&mut self, cpu: &mut Cpu) -> Ran {
+        if self.state.hot.count < 0 {
+            self.state.hot.count = self.policy.polls;
+        }
+        self.follow_generation();
+        loop {
+            self.catch_up(cpu);
+            if !self.take_mode(cpu) {
+                return Ran::Cold;
+            }
+            let left = match self.find(cpu) {
+                Found::Nothing => return Ran::Cold,
+                Found::Op(op) => Left::Op(op),
+                Found::Code(code) => {
+                    if cpu.mode.cpl != 3 {
+                        self.vector_credit = self.vector_credit.saturating_sub(1);
+                    }
+                    self.sync_in(cpu);
+                    self.run_from(cpu, code)
+                }
+            };
+            match left {
+                Left::On => {}
+                Left::Ran(ran) => return ran,
+                Left::Op(op) => {
+                    self.counters.fallback(&op.instr);
+                    if !self.has_vectors() && uses_vectors(&op.instr) {
+                        self.vector_credit = VECTOR_CREDIT;
+                    }
+                    self.state.hot.count = self.state.hot.count.wrapping_sub(1);
+                    match step(cpu, &op) {
+                        Step::Done if self.is_time(cpu) => return Ran::Around,
+                        Step::Done => {}
+                        Step::Look => return Ran::Again,
+                        Step::Stopped(stop) => return Ran::Stopped(stop),
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Accelerator for Translated {
     fn run(&mut self, cpu: &mut Cpu) -> Ran {
-        let Some(mode) = Self::mode_of(cpu) else { return Ran::Cold };
-        self.catch_up(cpu);
-        if mode & !3 != self.mode & !3 {
-            self.state.hot.flush_jumps();
+        if !self.shared.enter(self.index) {
+            return Ran::Cold;
         }
-        self.mode = mode;
-        let Some(code) = self.entry(cpu) else { return Ran::Cold };
-        self.sync_in(cpu);
-        if self.state.hot.count < 0 {
-            self.state.hot.count = self.policy.polls;
-        }
-        self.run_from(cpu, code)
+        let ran = self.run_inside(cpu);
+        self.shared.leave(self.index);
+        ran
+    }
+    fn followers(&self) -> Option<Arc<dyn CodeFollowers>> {
+        let shared: Arc<dyn CodeFollowers> = self.shared.clone();
+        Some(shared)
+    }
+    fn counts(&self) -> Vec<(String, u64)> {
+        let made = if self.index == 0 { Some(self.shared.cache().made) } else { None };
+        self.counters.named(made)
     }
 }

@@ -280,9 +280,12 @@ fn is_vector(feature: CpuidFeature) -> bool {
     )
 }
 
-/// Whether an instruction needs the vector unit.
+/// Whether an instruction needs the vector unit. Fences and MOVNTI came with SSE, but use no
+/// vector.
 pub(crate) fn uses_vectors(instruction: &Instruction) -> bool {
-    instruction.cpuid_features().iter().any(|feature| is_vector(*feature))
+    use Mnemonic::{Lfence, Mfence, Movnti, Sfence};
+    let general = matches!(instruction.mnemonic(), Lfence | Mfence | Sfence | Movnti);
+    !general && instruction.cpuid_features().iter().any(|feature| is_vector(*feature))
 }
 
 /// Instructions that are neither sensitive nor control flow. A list of what is allowed: what is

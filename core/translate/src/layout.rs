@@ -16,6 +16,8 @@
 
 use core::mem::offset_of;
 
+use kasane_spec_x86::flags;
+
 /// Entries of each inline TLB table.
 pub(crate) const TLB_ENTRIES: usize = 1024;
 /// BEXTR control that takes the index out of an address: 10 bits from bit 12.
@@ -161,19 +163,27 @@ fn no_target(index: usize) -> u64 {
     u64::from(jump_index(0) == index)
 }
 
-impl ClassTlb {
-    pub(crate) fn flush(&mut self) {
+/// What can be forgotten whole or by entry.
+pub(crate) trait Table {
+    fn flush(&mut self);
+    fn flush_index(&mut self, index: usize);
+}
+
+impl Table for ClassTlb {
+    fn flush(&mut self) {
         for (index, (read, write)) in self.read.iter_mut().zip(&mut self.write).enumerate() {
             *read = no_page(index);
             *write = no_page(index);
         }
     }
-    pub(crate) fn flush_page(&mut self, va: u64) {
-        let index = tlb_index(va);
+    fn flush_index(&mut self, index: usize) {
         if let (Some(read), Some(write)) = (self.read.get_mut(index), self.write.get_mut(index)) {
             (*read, *write) = (no_page(index), no_page(index));
         }
     }
+}
+
+impl ClassTlb {
     /// Forgets that the page at host address `page` may be written.
     pub(crate) fn protect(&mut self, page: u64) {
         for (index, (write, host)) in self.write.iter_mut().zip(&self.host).enumerate() {
@@ -182,7 +192,8 @@ impl ClassTlb {
             }
         }
     }
-    pub(crate) fn fill(&mut self, va: u64, host: u64, writable: bool) {
+    /// Gives the entry's index.
+    pub(crate) fn fill(&mut self, va: u64, host: u64, writable: bool) -> usize {
         let index = tlb_index(va);
         let page = va & !0xFFF;
         if let Some(place) = self.read.get_mut(index) {
@@ -197,20 +208,31 @@ impl ClassTlb {
         if let Some(place) = self.addend.get_mut(index) {
             *place = host.wrapping_sub(page);
         }
+        index
     }
 }
 
-impl JumpTable {
-    pub(crate) fn flush(&mut self) {
+impl Table for JumpTable {
+    fn flush(&mut self) {
         for (index, rip) in self.rip.iter_mut().enumerate() {
             *rip = no_target(index);
         }
     }
-    pub(crate) fn enter(&mut self, rip: u64, code: u64) {
+    fn flush_index(&mut self, index: usize) {
+        if let Some(place) = self.rip.get_mut(index) {
+            *place = no_target(index);
+        }
+    }
+}
+
+impl JumpTable {
+    /// Gives the entry's index.
+    pub(crate) fn enter(&mut self, rip: u64, code: u64) -> usize {
         let index = jump_index(rip);
         if let (Some(place), Some(target)) = (self.rip.get_mut(index), self.code.get_mut(index)) {
             (*place, *target) = (rip, code);
         }
+        index
     }
     /// Forgets one target.
     pub(crate) fn forget(&mut self, rip: u64) {
@@ -251,16 +273,18 @@ impl StateBlock {
 }
 
 impl Hot {
-    pub(crate) fn flush_all(&mut self) {
-        self.tlb.iter_mut().for_each(ClassTlb::flush);
-        self.flush_jumps();
+    /// Takes the arithmetic flags out of RFLAGS.
+    pub(crate) fn set_guest_flags(&mut self, rflags: u64) {
+        self.flags = u64::from(rflags & flags::OF != 0) | (rflags & 0xFF) << 8;
+    }
+    /// The arithmetic flags as in RFLAGS.
+    pub(crate) fn guest_flags(&self) -> u64 {
+        let overflow = if self.flags & 1 != 0 { flags::OF } else { 0 };
+        overflow | self.flags >> 8 & 0xFF & flags::ARITHMETIC
     }
     /// Forgets in every class that the page at host address `page` may be written.
     pub(crate) fn protect(&mut self, page: u64) {
         self.tlb.iter_mut().for_each(|tlb| tlb.protect(page));
-    }
-    pub(crate) fn flush_jumps(&mut self) {
-        self.jumps.iter_mut().for_each(JumpTable::flush);
     }
 }
 

@@ -16,12 +16,16 @@ extern crate std;
 
 mod asm;
 mod cache;
+mod counters;
 mod emit;
 pub mod engine;
 mod guest;
 mod layout;
 mod live;
+mod make;
+pub mod shared;
 mod stubs;
+mod tables;
 
 use kasane_passthrough::HostFeatures;
 
@@ -33,5 +37,5 @@ pub fn host_lacks(features: HostFeatures) -> Option<&'static str> {
     needed.into_iter().find(|(feature, _)| !features.contains(*feature)).map(|(_, name)| name)
 }
 
-pub use cache::Counters;
 pub use engine::{Policy, Translated};
+pub use shared::Shared;

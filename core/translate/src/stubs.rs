@@ -10,9 +10,9 @@ const MXCSR: i32 = 24;
 /// Callee-saved registers of the System V convention, in the order in which they are pushed.
 const SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
 
-/// Offsets of the stubs in the arena.
+/// One way in and the ways out that belong to it. Offsets in the arena.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stubs {
+pub(crate) struct Gate {
     /// Called with the state block in RDI; goes to `Hot::entry`.
     pub(crate) enter: u32,
     /// Leaves with the guest's arithmetic flags in the host's.
@@ -23,25 +23,46 @@ pub(crate) struct Stubs {
     pub(crate) recovery: u32,
 }
 
+/// The stubs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stubs {
+    /// For code that has no vector instruction: the guest's vector registers stay where they are.
+    /// That is most of what kernels are made of.
+    pub(crate) light: Gate,
+    /// For code with the guest's vector registers in the host's.
+    pub(crate) full: Gate,
+}
+
+impl Stubs {
+    pub(crate) fn gate(&self, vectors: bool) -> Gate {
+        if vectors { self.full } else { self.light }
+    }
+}
+
 /// All stubs, to be written at offset 0.
 pub(crate) fn emit() -> (Asm, Stubs) {
     let mut asm = Asm::default();
-    let mut stubs = Stubs { enter: asm.here() as u32, ..Stubs::default() };
-    enter(&mut asm);
-    stubs.recovery = asm.here() as u32;
+    let stubs = Stubs { light: gate(&mut asm, false), full: gate(&mut asm, true) };
+    (asm, stubs)
+}
+
+fn gate(asm: &mut Asm, vectors: bool) -> Gate {
+    let mut gate = Gate { enter: asm.here() as u32, ..Gate::default() };
+    enter(asm, vectors);
+    gate.recovery = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
-    capture_flags(&mut asm, at::FAULT_FLAGS);
+    capture_flags(asm, at::FAULT_FLAGS);
     let from_recovery = asm.jmp();
-    stubs.exit_host_flags = asm.here() as u32;
+    gate.exit_host_flags = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
-    capture_flags(&mut asm, at::FLAGS);
+    capture_flags(asm, at::FLAGS);
     let from_host_flags = asm.jmp();
-    stubs.exit = asm.here() as u32;
+    gate.exit = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
     asm.bind(from_recovery);
     asm.bind(from_host_flags);
-    leave(&mut asm);
-    (asm, stubs)
+    leave(asm, vectors);
+    gate
 }
 
 /// Stores the arithmetic flags by way of RAX.
@@ -52,19 +73,19 @@ pub(crate) fn capture_flags(asm: &mut Asm, offset: usize) {
     asm.op_mem(false, &[0x89], reg::RAX, Mem::state(offset)); // mov [..], ax
 }
 
-fn enter(asm: &mut Asm) {
+fn enter(asm: &mut Asm, vectors: bool) {
     for register in SAVED {
         push_pop(asm, 0x50, register);
     }
     let block = 7; // RDI
     asm.store(Mem::base(block, at::HOST_RSP as i32), reg::RSP);
     asm.mov(reg::RSP, block);
-    asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::state(at::HOST_MXCSR)); // stmxcsr
-    asm.load(reg::RAX, Mem::state(at::VECTOR));
-    for n in 0..16 {
-        vector(asm, 0x28, n);
+    if vectors {
+        asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::state(at::HOST_MXCSR)); // stmxcsr
+        asm.load(reg::RAX, Mem::state(at::VECTOR));
+        (0..16).for_each(|n| vector(asm, 0x28, n));
+        asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::base(reg::RAX, MXCSR)); // ldmxcsr
     }
-    asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::base(reg::RAX, MXCSR)); // ldmxcsr
     for register in (0..16).rev().filter(|register| *register != reg::RSP) {
         asm.load(register, Mem::state(at::reg(register)));
     }
@@ -72,17 +93,17 @@ fn enter(asm: &mut Asm) {
 }
 
 /// From where RAX has been stored.
-fn leave(asm: &mut Asm) {
+fn leave(asm: &mut Asm, vectors: bool) {
     for register in (1..16).filter(|register| *register != reg::RSP) {
         asm.store(Mem::state(at::reg(register)), register);
     }
-    asm.load(reg::RAX, Mem::state(at::VECTOR));
-    for n in 0..16 {
-        vector(asm, 0x29, n);
+    if vectors {
+        asm.load(reg::RAX, Mem::state(at::VECTOR));
+        (0..16).for_each(|n| vector(asm, 0x29, n));
+        asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::base(reg::RAX, MXCSR)); // stmxcsr
+        asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::state(at::HOST_MXCSR)); // ldmxcsr
+        asm.bytes(&[0xC5, 0xF8, 0x77]); // vzeroupper
     }
-    asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::base(reg::RAX, MXCSR)); // stmxcsr
-    asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::state(at::HOST_MXCSR)); // ldmxcsr
-    asm.bytes(&[0xC5, 0xF8, 0x77]); // vzeroupper
     asm.load(reg::RSP, Mem::state(at::HOST_RSP));
     for register in SAVED.into_iter().rev() {
         push_pop(asm, 0x58, register);

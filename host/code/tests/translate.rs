@@ -18,7 +18,7 @@ use kasane_memory::{GuestMemory, Ram, RamSlot};
 use kasane_passthrough::{CodeRunner, Passthrough};
 use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::{flags, paging};
-use kasane_translate::Translated;
+use kasane_translate::{Shared, Translated};
 use quiet::{Quiet, flat};
 
 const CODE: u64 = 0x10_0000;
@@ -94,7 +94,7 @@ fn run(start: &CpuState, program: &[u8], data: &[u8], translated: bool) -> (End,
         passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
         accelerator: Arc::new(move |_| {
             let arena = arenas.arena(1 << 20).ok().filter(|_| translated)?;
-            Some(Box::new(Translated::new(arena)?))
+            Some(Box::new(Translated::new(Shared::new(arena, 1)?, 0)))
         }),
     });
     let mut vcpu = partition.new_vcpu(0).unwrap();

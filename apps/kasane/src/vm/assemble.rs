@@ -127,6 +127,6 @@ fn partition(
         model,
         tsc_hz: TSC_HZ,
         passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
-        accelerator: engine.accelerators(&lent.runner),
+        accelerator: engine.accelerators(&lent.runner, apics.cpus()),
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kasane_interp::MakeAccelerator;
 use kasane_passthrough::CodeRunner;
-use kasane_translate::Translated;
+use kasane_translate::{Shared, Translated};
 
 /// Address space for translated code; what is not used costs nothing.
 const ARENA_BYTES: usize = 64 << 20;
@@ -29,15 +29,14 @@ impl EngineKind {
     }
 
     /// What makes the accelerators of a machine's processors.
-    pub(super) fn accelerators(self, runner: &Arc<dyn CodeRunner>) -> MakeAccelerator {
-        let runner = Arc::clone(runner);
-        Arc::new(move |_processor| match self {
+    pub(super) fn accelerators(self, runner: &Arc<dyn CodeRunner>, cpus: u32) -> MakeAccelerator {
+        let shared = match self {
             Self::Interp => None,
             Self::Translate => {
-                let arena = runner.arena(ARENA_BYTES).ok()?;
-                Some(Box::new(Translated::new(arena)?))
+                runner.arena(ARENA_BYTES).ok().and_then(|arena| Shared::new(arena, cpus))
             }
-        })
+        };
+        Arc::new(move |index| Some(Box::new(Translated::new(Arc::clone(shared.as_ref()?), index))))
     }
 }
 
@@ -49,9 +48,6 @@ pub fn translator_works(runner: &dyn CodeRunner, cpus: u32) -> Result<(), String
     if let Some(lack) = kasane_translate::host_lacks(runner.features()) {
         return Err(format!("this host's CPU has no {lack}"));
     }
-    if cpus > 1 {
-        return Err("it runs machines with one processor so far".to_owned());
-    }
     let arena = runner.arena(1 << 20).map_err(|error| error.to_string())?;
-    Translated::new(arena).map(drop).ok_or_else(|| "its code can't be written".to_owned())
+    Shared::new(arena, cpus).map(drop).ok_or_else(|| "its code can't be written".to_owned())
 }

@@ -17,6 +17,8 @@ pub struct ProcessorReport {
     pub instructions: u64,
     /// Instructions that the engine lacks and the guest met, with counts.
     pub missing: Vec<(String, u64)>,
+    /// What the engine counted, by name.
+    pub counts: Vec<(String, u64)>,
 }
 
 /// A vCPU with all it needs.
@@ -70,6 +72,7 @@ impl Processor {
         ProcessorReport {
             instructions: self.vcpu.instructions(),
             missing: self.vcpu.missing_instructions(),
+            counts: self.vcpu.counts(),
         }
     }
 

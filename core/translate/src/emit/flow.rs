@@ -41,8 +41,8 @@ impl Emitter<'_> {
         let number = self.source.first_site.wrapping_add(self.sites.len() as u32);
         self.sites.push(site);
         self.asm.mov_state32(at::SITE, number);
-        let stubs = &self.source.stubs;
-        let stub = if flags.host && !flags.saved { stubs.exit_host_flags } else { stubs.exit };
+        let gate = self.source.stubs.gate(self.source.vectors);
+        let stub = if flags.host && !flags.saved { gate.exit_host_flags } else { gate.exit };
         let jump = self.asm.jmp();
         self.asm.bind_to(jump, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
     }
@@ -56,6 +56,11 @@ impl Emitter<'_> {
         if same_page {
             if live != 0 {
                 self.need_host_flags();
+            }
+            // The displacement is changed while other processors may be running here: it must not
+            // lie in two words.
+            while !self.here().wrapping_add(1).is_multiple_of(4) {
+                self.asm.bytes(&[0x90]);
             }
             let patch = self.here().wrapping_add(1);
             let jump = self.asm.jmp();
@@ -85,17 +90,23 @@ impl Emitter<'_> {
     /// After the last instruction that was translated: on with the next, which is either the
     /// interpreter's or another block's.
     pub(super) fn end(&mut self, done: usize) {
-        let last = self.source.guests.get(done.wrapping_sub(1));
-        let next = last.map_or(0, |guest| guest.instruction.next_ip());
-        let site = match self.source.guests.get(done) {
-            Some(_) => Site::Interpret { rip: next },
-            None => {
-                self.go(next, self.live(done));
-                return;
+        match self.source.guests.get(done) {
+            Some(guest) => {
+                let op = self.leave_to_interpreter(guest);
+                let (flags, rip) = (self.flags, guest.instruction.ip());
+                self.leave(Site::Interpret { rip, op }, flags);
             }
-        };
-        let flags = self.flags;
-        self.leave(site, flags);
+            None => {
+                let last = self.source.guests.get(done.wrapping_sub(1));
+                let next = last.map_or(0, |guest| guest.instruction.next_ip());
+                self.go(next, self.live(done));
+            }
+        }
+    }
+    /// The number of an instruction that the interpreter will do.
+    fn leave_to_interpreter(&mut self, guest: &Guest) -> u32 {
+        self.left.push(guest.instruction);
+        self.left.len().wrapping_sub(1) as u32
     }
 
     pub(super) fn call(&mut self, index: usize, guest: &Guest, target: u64) {
@@ -105,23 +116,23 @@ impl Emitter<'_> {
         self.go(target, live);
     }
     /// `more`: bytes that it drops besides the return address.
-    pub(super) fn ret(&mut self, more: u16) {
+    pub(super) fn ret(&mut self, guest: &Guest, more: u16) {
         self.give_up_flags(ALL_FLAGS);
         let reach = self.based(reg::R15, 0, 8, false);
         self.asm.load(reg::R9, reach.mem());
-        self.find_target();
+        self.find_target(guest);
         self.asm.lea(true, reg::R15, Mem::base(reg::R15, 8i32.wrapping_add(more.into())));
         self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.class), reg::R10));
     }
     pub(super) fn jump_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.indirect_target(guest)?;
-        self.find_target();
+        self.find_target(guest);
         self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.class), reg::R10));
         Ok(())
     }
     pub(super) fn call_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.indirect_target(guest)?;
-        self.find_target();
+        self.find_target(guest);
         self.asm.load(reg::R11, Mem::table(at::jump_codes(self.source.class), reg::R10));
         self.push_return_address(guest);
         self.asm.jmp_reg(reg::R11);
@@ -155,8 +166,9 @@ impl Emitter<'_> {
 
     /// Looks the target in R9 up: R10 is its index in the jump table. The interpreter does the
     /// instruction if it is not there. Nothing of the guest has changed yet.
-    pub(super) fn find_target(&mut self) {
-        self.poll(0, Site::Interpret { rip: self.rip });
+    pub(super) fn find_target(&mut self, guest: &Guest) {
+        self.poll(0, Site::Go { rip: self.rip });
+        let retry = self.here();
         self.asm.op_reg(false, &[0x89], reg::R9, reg::R10); // mov r10d, r9d
         self.asm.bytes(&[0x41, 0xC1, 0xEA, JUMP_SHIFT]); // shr r10d, 7
         self.asm.op_reg(false, &[0x31], reg::R9, reg::R10); // xor r10d, r9d
@@ -165,7 +177,8 @@ impl Emitter<'_> {
         let rips = at::jump_rips(self.source.class);
         self.asm.op_mem(true, &[0x3B], reg::R9, Mem::table(rips, reg::R10));
         let missed = self.asm.jcc(Condition::NotEqual);
-        self.leave_later(missed, Site::Interpret { rip: self.rip });
+        let op = self.leave_to_interpreter(guest);
+        self.leave_later(missed, Site::Indirect { rip: self.rip, retry, op });
     }
 }
 

@@ -16,7 +16,7 @@ mod plain;
 
 use alloc::vec::Vec;
 
-use iced_x86::Encoder;
+use iced_x86::{Encoder, Instruction};
 
 use crate::asm::{Asm, Jump};
 use crate::guest::{ALL_FLAGS, Guest, Kind};
@@ -33,10 +33,27 @@ pub(crate) enum Site {
     /// A jump within the page whose displacement at `patch` (an offset in the arena) can be bound
     /// to the target's entry for the host's flags.
     Link { rip: u64, patch: u32 },
-    /// The interpreter does the instruction at RIP.
-    Interpret { rip: u64 },
+    /// The interpreter does the instruction at RIP, number `op` of [`Translated::left`] as long as
+    /// the block is not in the cache, and of the cache's instructions then.
+    Interpret { rip: u64, op: u32 },
+    /// An indirect branch to an address, in R9, that the jump table doesn't have. It is looked up
+    /// again at `retry`, or the interpreter does the instruction.
+    Indirect { rip: u64, retry: u32, op: u32 },
     /// The guest goes on at RIP.
     Go { rip: u64 },
+}
+
+impl Site {
+    /// With the numbers of its block's instructions beginning at `first`.
+    pub(crate) fn with_ops_from(self, first: u32) -> Self {
+        match self {
+            Self::Interpret { rip, op } => Self::Interpret { rip, op: op.wrapping_add(first) },
+            Self::Indirect { rip, retry, op } => {
+                Self::Indirect { rip, retry, op: op.wrapping_add(first) }
+            }
+            Self::Access { .. } | Self::Link { .. } | Self::Go { .. } => self,
+        }
+    }
 }
 
 /// An instruction that may raise a host exception.
@@ -58,6 +75,8 @@ pub(crate) struct Source<'a> {
     pub(crate) live_at_target: &'a [u32],
     /// Privilege class of its data accesses and jump table.
     pub(crate) class: usize,
+    /// The guest's vector registers are in the host's.
+    pub(crate) vectors: bool,
     /// Offset in the arena at which it will stand.
     pub(crate) at: u32,
     pub(crate) stubs: Stubs,
@@ -72,8 +91,12 @@ pub(crate) struct Translated {
     pub(crate) host_entry: u32,
     pub(crate) sites: Vec<Site>,
     pub(crate) fault_points: Vec<FaultPoint>,
+    /// Instructions that the interpreter does.
+    pub(crate) left: Vec<Instruction>,
     /// Guest instructions that were translated.
     pub(crate) instructions: usize,
+    /// Their length.
+    pub(crate) guest_bytes: u64,
 }
 
 /// An instruction that can't be encoded with its registers renamed: the block ends before it.
@@ -94,14 +117,14 @@ impl Translator {
         Self { encoder: Encoder::new(64) }
     }
 
-    /// `None` if not even the first instruction can be translated.
-    pub(crate) fn translate(&mut self, source: &Source<'_>) -> Option<Translated> {
+    pub(crate) fn translate(&mut self, source: &Source<'_>) -> Translated {
         let mut emitter = Emitter {
             asm: Asm::default(),
             source,
             encoder: &mut self.encoder,
             sites: Vec::new(),
             fault_points: Vec::new(),
+            left: Vec::new(),
             later: Vec::new(),
             flags: Flags { host: true, saved: false },
             rip: 0,
@@ -130,15 +153,16 @@ impl Translator {
                 break;
             }
         }
-        if done == 0 {
-            return None;
-        }
         if open {
             emitter.end(done);
         }
         emitter.later();
-        let Emitter { asm, sites, fault_points, .. } = emitter;
-        Some(Translated { code: asm.code, host_entry, sites, fault_points, instructions: done })
+        let Emitter { asm, sites, fault_points, left, .. } = emitter;
+        let instructions = done;
+        let guest_bytes =
+            source.guests.iter().take(done).map(|guest| guest.instruction.len() as u64).sum();
+        let code = asm.code;
+        Translated { code, host_entry, sites, fault_points, left, instructions, guest_bytes }
     }
 }
 
@@ -148,6 +172,7 @@ struct Emitter<'a> {
     encoder: &'a mut Encoder,
     sites: Vec<Site>,
     fault_points: Vec<FaultPoint>,
+    left: Vec<Instruction>,
     later: Vec<Later>,
     flags: Flags,
     /// Of the instruction at hand.
@@ -159,6 +184,7 @@ struct Mark {
     code: usize,
     later: usize,
     faults: usize,
+    left: usize,
     flags: Flags,
 }
 
@@ -168,6 +194,7 @@ impl Emitter<'_> {
             code: self.asm.here(),
             later: self.later.len(),
             faults: self.fault_points.len(),
+            left: self.left.len(),
             flags: self.flags,
         }
     }
@@ -175,6 +202,7 @@ impl Emitter<'_> {
         self.asm.code.truncate(mark.code);
         self.later.truncate(mark.later);
         self.fault_points.truncate(mark.faults);
+        self.left.truncate(mark.left);
         self.flags = mark.flags;
     }
     /// The arena offset of the next instruction.
@@ -213,7 +241,7 @@ impl Emitter<'_> {
                 return Ok(false);
             }
             Kind::Return(more) => {
-                self.ret(more);
+                self.ret(guest, more);
                 return Ok(false);
             }
             Kind::JumpIndirect => {

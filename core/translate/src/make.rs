@@ -1,0 +1,158 @@
+//! Making a block: what is worth it, what bytes it is made of, and where it ends.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use iced_x86::Decoder;
+use kasane_interp::accelerator::{decoder_options, prepared, shown};
+use kasane_interp::cpu::Cpu;
+use kasane_memory::GuestMemory;
+
+use crate::cache::Key;
+use crate::emit::{Source, Translator};
+use crate::engine::{AVX, SSE, Translated};
+use crate::guest::{Analyst, Guest, Kind, uses_vectors};
+use crate::live::{self, Page};
+
+/// Guest instructions in a block at most.
+const BLOCK_INSTRUCTIONS: usize = 48;
+const HEAT: usize = 1 << 14;
+/// How often a page is read again because its bytes changed in between.
+const TRIES: usize = 4;
+
+/// What blocks are made with.
+pub(crate) struct Maker {
+    translator: Translator,
+    analyst: Analyst,
+    heat: Box<[u8]>,
+    page: Box<[u8]>,
+    /// Liveness as debuggers and comparisons want it: every flag at every fault.
+    pub(crate) strict: bool,
+}
+
+impl Maker {
+    pub(crate) fn new() -> Self {
+        Self {
+            translator: Translator::new(),
+            analyst: Analyst::new(),
+            heat: alloc::vec![0; HEAT].into_boxed_slice(),
+            page: alloc::vec![0; 4096].into_boxed_slice(),
+            strict: false,
+        }
+    }
+
+    /// Whether a block came up `threshold` times, this time included.
+    pub(crate) fn is_hot(&mut self, key: Key, threshold: u8) -> bool {
+        let hash = (key.gpa ^ key.rip.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50;
+        let Some(heat) = self.heat.get_mut(hash as usize & (HEAT - 1)) else { return false };
+        *heat = heat.saturating_add(1);
+        *heat >= threshold
+    }
+
+    /// The run of instructions from RIP: up to one that ends it, which is its last.
+    fn decode(&mut self, cpu: &Cpu, rip: u64, mode: u8) -> Vec<Guest> {
+        let bytes = self.page.get((rip & 0xFFF) as usize..).unwrap_or_default();
+        let mut decoder = Decoder::with_ip(64, bytes, rip, decoder_options(cpu));
+        let mut guests = Vec::new();
+        while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                break; // or cut off by the page's end
+            }
+            let mut guest = self.analyst.look_at(&instruction);
+            let vectors = uses_vectors(&instruction);
+            let unit =
+                if instruction.encoding() == iced_x86::EncodingKind::VEX { AVX } else { SSE };
+            if !shown(cpu, &instruction) || vectors && guest.kind == Kind::Plain && mode & unit == 0
+            {
+                guest.kind = Kind::Interpreted;
+            }
+            guests.push(guest);
+            if live::ends_block(guest.kind) {
+                break;
+            }
+        }
+        guests
+    }
+}
+
+impl Translated {
+    /// Makes the block for `key`, if it can be made.
+    pub(crate) fn make(&mut self, cpu: &mut Cpu, key: Key) {
+        let began = cpu.clock.now_ns();
+        self.make_in_peace(cpu, key);
+        let took = cpu.clock.now_ns().wrapping_sub(began);
+        let made = &mut self.shared.cache().made;
+        made.nanoseconds = made.nanoseconds.wrapping_add(took);
+    }
+    fn make_in_peace(&mut self, cpu: &mut Cpu, key: Key) {
+        if self.shared.cache().is_full() && !self.empty(cpu) {
+            return;
+        }
+        let offset = key.rip & 0xFFF;
+        let class = cpu.mode.fetch;
+        let gpa_page = key.gpa & !0xFFF;
+        for _ in 0..TRIES {
+            if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
+                return;
+            }
+            let guests = self.maker.decode(cpu, key.rip, self.mode);
+            let Some(last) = guests.last() else { return };
+            let len = last.instruction.next_ip().wrapping_sub(key.rip);
+            let maker = &mut self.maker;
+            let page = Page { bytes: &maker.page, rip: key.rip & !0xFFF };
+            let options = decoder_options(cpu);
+            let found = live::find(&mut maker.analyst, &guests, &page, options, maker.strict);
+            let first = found.looked_at.0.min(offset);
+            let end = found.looked_at.1.max(offset.wrapping_add(len)).min(4096);
+            let Some(exec) = cpu.tlb.exec(class, key.rip) else { return };
+            let mark = exec.state.mark_code(first, end.wrapping_sub(1));
+            if mark.new_page {
+                self.outside(cpu, |cpu| cpu.became_code(class, key.rip));
+            }
+            let range = first as usize..end as usize;
+            let Some(before) = self.maker.page.get(range.clone()).map(<[u8]>::to_vec) else {
+                return;
+            };
+            if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
+                return;
+            }
+            if self.maker.page.get(range) != Some(&*before) {
+                continue;
+            }
+            let made = self.shared.cache().page_version(gpa_page);
+            if made.is_some_and(|version| version != mark.version) {
+                self.drop_page(gpa_page);
+            }
+            self.add(cpu, key, mark.version, &guests, &found);
+            return;
+        }
+    }
+
+    fn add(&mut self, cpu: &Cpu, key: Key, version: u32, guests: &[Guest], found: &live::Liveness) {
+        let mut cache = self.shared.cache();
+        let translated = self.maker.translator.translate(&Source {
+            guests,
+            live: &found.before,
+            live_at_target: &found.at_target,
+            class: usize::from(key.mode & 3),
+            vectors: key.mode & SSE != 0,
+            at: cache.next(),
+            stubs: self.shared.stubs,
+            first_site: cache.next_site(),
+        });
+        if cache.is_full() || cache.find(key).is_some() {
+            return; // another processor was faster
+        }
+        let ops: Vec<_> = translated.left.iter().map(|left| prepared(cpu, *left)).collect();
+        cache.add(key, version, &translated, &ops);
+    }
+
+    /// Drops all blocks. False if another processor does something of the kind.
+    fn empty(&mut self, cpu: &mut Cpu) -> bool {
+        let (shared, index) = (self.shared.clone(), self.index());
+        self.outside(cpu, |cpu| {
+            shared.alone(index, &|| cpu.barrier.relax(), || shared.cache().drop_all())
+        })
+    }
+}
