@@ -30,12 +30,13 @@ pub struct Session {
     pub strict: bool,
 }
 
-const NAMES: [&str; 16] = [
+pub(crate) const NAMES: [&str; 16] = [
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
     "r14", "r15",
 ];
 /// RF, which only says how we learned of it, is not compared.
-const FLAGS: u64 = flags::ARITHMETIC | flags::DF | flags::AC | flags::ID | flags::NT | flags::TF;
+pub(crate) const FLAGS: u64 =
+    flags::ARITHMETIC | flags::DF | flags::AC | flags::ID | flags::NT | flags::TF;
 
 impl Session {
     /// Sets both sides up in this process.
@@ -166,9 +167,9 @@ impl Session {
     }
 }
 
-type Simplify = Box<dyn Fn(&mut Case)>;
+pub(crate) type Simplify = Box<dyn Fn(&mut Case)>;
 
-fn simplifications() -> Vec<Simplify> {
+pub(crate) fn simplifications() -> Vec<Simplify> {
     let mut all: Vec<Simplify> = vec![
         Box::new(|c| c.patches.clear()),
         Box::new(|c| c.pages = [0; 3]),
@@ -207,7 +208,7 @@ fn simplifications() -> Vec<Simplify> {
 
 /// Whether an address of the kernel's half, or in the last page of the user's, which is never
 /// given out, is mapped is the operating system's business.
-fn forget_kernel_half(fault: &mut Option<Fault>) {
+pub(crate) fn forget_kernel_half(fault: &mut Option<Fault>) {
     if let Some(fault) = fault
         && fault.vector == 14
         && fault.address >= 0x7FFF_FFFF_F000
@@ -216,7 +217,7 @@ fn forget_kernel_half(fault: &mut Option<Fault>) {
     }
 }
 
-fn describe(fault: Option<Fault>) -> String {
+pub(crate) fn describe(fault: Option<Fault>) -> String {
     match fault {
         None => "none".into(),
         Some(Fault { vector, error, address }) => {
@@ -225,7 +226,7 @@ fn describe(fault: Option<Fault>) -> String {
     }
 }
 
-fn vectors(a: &Vectors, b: &Vectors, out: &mut Vec<String>) {
+pub(crate) fn vectors(a: &Vectors, b: &Vectors, out: &mut Vec<String>) {
     let mut part = |name: String, at: usize, len: usize| {
         let number = |v: &Vectors| {
             v.part(at, len)

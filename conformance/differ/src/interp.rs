@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, VECTOR_FEATURES};
-use kasane_cpu::{CpuState, SegmentRegister};
+use kasane_cpu::{CpuState, SegmentRegister, VectorState};
 use kasane_host_code::HostCode;
 use kasane_interp::block::BlockCache;
 use kasane_interp::cpu::{Cpu, Shadow, Stop};
@@ -34,7 +34,8 @@ const MEMORY: usize = 0x4_0000;
 /// Iterations after which a repeated instruction counts as hanging.
 const MAX_STEPS: u32 = 1 << 20;
 
-struct Quiet;
+/// Ports of a processor that has no machine around it.
+pub(crate) struct Quiet;
 impl Clock for Quiet {
     fn now_ns(&self) -> u64 {
         0
@@ -80,7 +81,8 @@ pub struct Interpreter {
     memory: NonNull<u8>,
 }
 
-fn flat(selector: u16, access: u16) -> SegmentRegister {
+/// A segment of all memory.
+pub(crate) fn flat(selector: u16, access: u16) -> SegmentRegister {
     SegmentRegister { selector, access, limit: u32::MAX, base: 0 }
 }
 
@@ -103,7 +105,8 @@ fn map_pages(ram: &Ram) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_state() -> CpuState {
+/// Of a processor in user mode, as Linux runs programs.
+pub(crate) fn start_state() -> CpuState {
     let mut state = CpuState::reset(true);
     state.cr0 = cr0::PE | cr0::PG | cr0::WP | cr0::ET | cr0::NE | cr0::MP | cr0::AM;
     state.cr3 = PML4;
@@ -121,6 +124,33 @@ fn start_state() -> CpuState {
         *seg = flat(0, 0); // null; 64-bit code only uses the base
     }
     state
+}
+
+/// Gives a processor a vector state.
+pub(crate) fn load_vectors(vectors: &Vectors, to: &mut VectorState) {
+    to.fx.0.copy_from_slice(vectors.part(0, 512));
+    for (n, ymm) in to.ymm.iter_mut().enumerate() {
+        let low = vectors.part(160 + n * 16, 16);
+        let high = vectors.part(576 + n * 16, 16);
+        for (word, bytes) in ymm.iter_mut().zip(low.chunks(8).chain(high.chunks(8))) {
+            *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+    }
+}
+
+/// A processor's vector state, normalized.
+pub(crate) fn vectors_of(from: &VectorState) -> Box<Vectors> {
+    let mut out = Box::<Vectors>::default();
+    out.put(0, &from.fx.0);
+    for (n, ymm) in from.ymm.iter().enumerate() {
+        for (i, word) in ymm.iter().enumerate() {
+            let at = if i < 2 { 160 + n * 16 + i * 8 } else { 576 + n * 16 + (i - 2) * 8 };
+            out.put(at, &word.to_le_bytes());
+        }
+    }
+    out.put(512, &7u64.to_le_bytes());
+    out.normalize();
+    out
 }
 
 impl Interpreter {
@@ -182,7 +212,7 @@ impl Interpreter {
             fs: state.fs.base,
             gs: state.gs.base,
             fault,
-            vectors: case.vectors.is_some().then(|| self.vectors()),
+            vectors: case.vectors.is_some().then(|| vectors_of(&self.cpu.state.vector)),
             missing,
         }
     }
@@ -197,36 +227,13 @@ impl Interpreter {
         cpu.state.fs.base = case.fs;
         cpu.state.gs.base = case.gs;
         if let Some(vectors) = &case.vectors {
-            let to = &mut cpu.state.vector;
-            to.fx.0.copy_from_slice(vectors.part(0, 512));
-            for (n, ymm) in to.ymm.iter_mut().enumerate() {
-                let low = vectors.part(160 + n * 16, 16);
-                let high = vectors.part(576 + n * 16, 16);
-                for (word, bytes) in ymm.iter_mut().zip(low.chunks(8).chain(high.chunks(8))) {
-                    *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-                }
-            }
+            load_vectors(vectors, &mut cpu.state.vector);
         }
         cpu.refresh_mode();
         cpu.replay.commit();
         cpu.code_written = false;
         cpu.shadow = Shadow::None;
         cpu.debug_hits = 0;
-    }
-
-    fn vectors(&self) -> Box<Vectors> {
-        let from = &self.cpu.state.vector;
-        let mut out = Box::<Vectors>::default();
-        out.put(0, &from.fx.0);
-        for (n, ymm) in from.ymm.iter().enumerate() {
-            for (i, word) in ymm.iter().enumerate() {
-                let at = if i < 2 { 160 + n * 16 + i * 8 } else { 576 + n * 16 + (i - 2) * 8 };
-                out.put(at, &word.to_le_bytes());
-            }
-        }
-        out.put(512, &7u64.to_le_bytes());
-        out.normalize();
-        out
     }
 
     /// Runs the instruction, and for a branch out of the code also the fetch that follows.

@@ -22,6 +22,10 @@ pub const USER_DS: u16 = 0x2B;
 pub const CODE: u64 = 0x1010_0000;
 /// Two pages of data that may be written, then one that may only be read. Around them nothing.
 pub const DATA: u64 = 0x1018_0000;
+/// Two more pages of code, which the test may write to: only blocks run there.
+pub const OPEN_CODE: u64 = 0x1015_4000;
+/// Pages of code that may be written.
+pub const OPEN_PAGES: usize = 2;
 /// Pages of code.
 pub const CODE_PAGES: usize = 2;
 /// Pages of data.

@@ -8,6 +8,7 @@
 //! This crate needs `unsafe` to enter generated code on the real CPU and to handle its faults.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod blocks;
 pub mod case;
 pub mod compare;
 pub mod generate;

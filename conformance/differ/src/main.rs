@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
+use kasane_differ::blocks;
 use kasane_differ::case::{Case, CaseFile};
 use kasane_differ::compare::{Session, Verdict, text};
 use kasane_differ::generate::{Generator, codes, decode};
@@ -16,6 +17,21 @@ use kasane_differ::undefined::RULES;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// Compare blocks of instructions, by this CPU, the interpreter and the translator.
+    #[arg(long)]
+    blocks: bool,
+    /// Blocks: number of the first.
+    #[arg(long, default_value_t = 0, requires = "blocks")]
+    from: u64,
+    /// Blocks: only 64-bit or 32-bit code.
+    #[arg(long, requires = "blocks")]
+    bits: Option<u32>,
+    /// Blocks: print them.
+    #[arg(long, requires = "blocks")]
+    show: bool,
+    /// Stop after so many minutes.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Stop after so many seconds (30, if nothing else is said).
     #[arg(long)]
     seconds: Option<u64>,
@@ -60,12 +76,38 @@ fn seed(text: &str) -> anyhow::Result<u64> {
 }
 
 fn duration(arguments: &Arguments) -> Option<Duration> {
-    match (arguments.hours, arguments.seconds, arguments.count) {
-        (Some(hours), _, _) => Some(Duration::from_secs_f64(hours.clamp(0.0, 1e6) * 3600.0)),
+    let minutes = arguments.hours.map(|hours| hours * 60.0).or(arguments.minutes);
+    match (minutes, arguments.seconds, arguments.count) {
+        (Some(minutes), _, _) => Some(Duration::from_secs_f64(minutes.clamp(0.0, 1e8) * 60.0)),
         (None, Some(seconds), _) => Some(Duration::from_secs(seconds)),
         (None, None, Some(_)) => None,
         (None, None, None) => Some(Duration::from_secs(30)),
     }
+}
+
+/// The comparison of blocks.
+fn compare_blocks(arguments: &Arguments, jobs: u64) -> anyhow::Result<ExitCode> {
+    let plan = blocks::supervise::Plan {
+        seed: seed(&arguments.seed)?,
+        first: arguments.from,
+        count: arguments.count,
+        duration: duration(arguments),
+        bits: arguments.bits.filter(|bits| [32, 64].contains(bits)),
+        jobs,
+    };
+    if arguments.show {
+        let generator = blocks::generate::Generator::new(plan.seed, plan.bits);
+        let numbers = plan.first..plan.first.saturating_add(plan.count.unwrap_or(1));
+        for block in numbers.filter_map(|n| generator.make(n)) {
+            println!("{}", blocks::shrink::show(&block));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let began = Instant::now();
+    let summary = blocks::supervise::run(&plan)?;
+    println!("seed {}: {}", plan.seed, blocks::supervise::line(&summary, began.elapsed()));
+    let good = summary.different == 0 && summary.broken == 0;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn replay(path: &Path) -> anyhow::Result<ExitCode> {
@@ -122,6 +164,11 @@ fn start() -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.replay {
         return replay(path);
     }
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let jobs = arguments.jobs.unwrap_or(cpus).clamp(1, 64);
+    if arguments.blocks {
+        return compare_blocks(&arguments, jobs);
+    }
     let save = match arguments.hours {
         Some(_) => arguments.save.clone().or_else(|| Some("target/differ".into())),
         None => arguments.save.clone(),
@@ -131,14 +178,13 @@ fn start() -> anyhow::Result<ExitCode> {
             .with_context(|| format!("can't make the folder {}", folder.display()))?;
     }
     let seed = seed(&arguments.seed)?;
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let plan = Plan {
         seed,
         duration: duration(&arguments),
         count: arguments.count,
         only: arguments.only.clone(),
         own: arguments.integer,
-        jobs: arguments.jobs.unwrap_or(cpus).clamp(1, 64),
+        jobs,
         save,
         strict: arguments.strict,
         verbose: true,

@@ -8,7 +8,7 @@ use kasane_interp::exec;
 
 use crate::compare::text;
 use crate::generate::{Generator, codes};
-use crate::worker::{CODES, Job, Progress, work};
+use crate::worker::{CODES, Job, Progress, shared, work};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Summary> {
             save: plan.save.clone(),
             strict: plan.strict,
         };
-        workers.push(start(&generator, job, Progress::shared()?)?);
+        workers.push(start(&generator, job, shared::<Progress>()?)?);
     }
     let all: Vec<_> = workers.iter().map(|worker| worker.progress).collect();
     let mut broken = 0;

@@ -35,25 +35,32 @@ pub struct Progress {
     pub missing_by_code: [AtomicU32; CODES],
 }
 
-impl Progress {
-    /// Maps one, all zero, that children share.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn shared() -> io::Result<&'static Self> {
-        let len = size_of::<Self>();
-        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        let rw = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping wherever there is room.
-        let at = unsafe { libc::mmap(null_mut(), len, rw, kind, -1, 0) };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: zeroed, page-aligned, large enough, never unmapped; all fields are atomics, for
-        // which zero is a value.
-        Ok(unsafe { &*at.cast::<Self>() })
+/// Maps a value, all zero, that children share.
+///
+/// # Errors
+/// What the operating system says.
+pub(crate) fn shared<T: Shared>() -> io::Result<&'static T> {
+    let len = size_of::<T>();
+    let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    let rw = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping wherever there is room.
+    let at = unsafe { libc::mmap(null_mut(), len, rw, kind, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
     }
+    // SAFETY: zeroed, page-aligned, large enough, never unmapped; all fields are atomics, for
+    // which zero is a value.
+    Ok(unsafe { &*at.cast::<T>() })
 }
+
+/// A value that processes share.
+///
+/// # Safety
+/// It consists of atomics only, which are valid when all zero.
+pub(crate) unsafe trait Shared: Sync + 'static {}
+
+// SAFETY: atomics only.
+unsafe impl Shared for Progress {}
 
 /// What a worker does.
 #[derive(Clone, Debug)]

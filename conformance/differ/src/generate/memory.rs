@@ -7,11 +7,11 @@ use crate::rng::Rng;
 
 /// Where a memory operand is to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Linear address.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// The address has a register that is free to be set.
-    pub(super) solved_by: Register,
+    pub(crate) solved_by: Register,
 }
 
 /// A linear address for an operand: inside the data, at each of its edges, or wrong.

@@ -4,8 +4,8 @@
 
 pub mod codes;
 mod memory;
-mod operand;
-mod vectors;
+pub(crate) mod operand;
+pub(crate) mod vectors;
 
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind,

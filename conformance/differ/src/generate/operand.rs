@@ -7,10 +7,10 @@ use crate::layout::CODE;
 use crate::rng::Rng;
 
 /// An instruction under construction.
-pub(super) struct Built {
-    pub(super) instr: Instruction,
+pub(crate) struct Built {
+    pub(crate) instr: Instruction,
     /// Where its memory operand shall be, and how its registers get there.
-    pub(super) place: Option<Place>,
+    pub(crate) place: Option<Place>,
 }
 
 fn nth(first: Register, n: u64) -> Register {
@@ -125,7 +125,7 @@ fn branch_target(rip: u64, rng: &mut Rng) -> u64 {
 }
 
 /// Builds an instruction; `None` if these choices don't fit together.
-pub(super) fn build(code: Code, bits: u32, rip: u64, rng: &mut Rng) -> Option<Built> {
+pub(crate) fn build(code: Code, bits: u32, rip: u64, rng: &mut Rng) -> Option<Built> {
     let info = code.op_code();
     let mut instr = Instruction::default();
     instr.set_code(code);
@@ -209,7 +209,7 @@ fn prefixes(instr: &mut Instruction, code: Code, rng: &mut Rng) {
 }
 
 /// The bytes of an instruction.
-pub(super) fn encode(instr: &Instruction, bits: u32, rip: u64) -> Option<Vec<u8>> {
+pub(crate) fn encode(instr: &Instruction, bits: u32, rip: u64) -> Option<Vec<u8>> {
     let mut encoder = Encoder::new(bits);
     encoder.encode(instr, rip).ok()?;
     Some(encoder.take_buffer())

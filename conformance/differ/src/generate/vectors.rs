@@ -43,7 +43,7 @@ const F64: [u64; 16] = [
 ];
 
 /// Eight bytes as some lane type likes them least.
-fn lane(rng: &mut Rng) -> [u8; 8] {
+pub(crate) fn lane(rng: &mut Rng) -> [u8; 8] {
     let value = match rng.below(6) {
         0 | 1 => u64::from(rng.pick(&F32)) | u64::from(rng.pick(&F32)) << 32,
         2 | 3 => rng.pick(&F64),
@@ -124,10 +124,19 @@ fn is_x87(instr: &Instruction) -> bool {
         .any(|n| instr.op_kind(n) == OpKind::Register && instr.op_register(n).is_mm())
 }
 
-/// A random vector state for an instruction.
-pub(super) fn random(instr: &Instruction, rng: &mut Rng) -> Box<Vectors> {
+/// Which parts of a vector state are random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// SSE and AVX.
+    Vectors,
+    /// x87 and MMX, too.
+    All,
+}
+
+/// A random vector state.
+pub(crate) fn any(parts: Parts, rng: &mut Rng) -> Box<Vectors> {
     let mut v = Box::<Vectors>::default();
-    if is_x87(instr) {
+    if parts == Parts::All {
         x87(&mut v, rng);
     }
     let mut mxcsr: u32 = 0x1F80;
@@ -145,6 +154,12 @@ pub(super) fn random(instr: &Instruction, rng: &mut Rng) -> Box<Vectors> {
             v.put(576 + n * 16 + half * 8, &high);
         }
     }
+    v
+}
+
+/// A random vector state for an instruction.
+pub(super) fn random(instr: &Instruction, rng: &mut Rng) -> Box<Vectors> {
+    let mut v = any(if is_x87(instr) { Parts::All } else { Parts::Vectors }, rng);
     if instr.is_vsib() {
         // Indices that stay near.
         let index = instr.memory_index().number();

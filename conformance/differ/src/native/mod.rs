@@ -18,8 +18,8 @@ use std::slice;
 
 use crate::case::{Case, Fault, Outcome, Patterns, VECTOR_BYTES, Vectors};
 use crate::layout::{
-    CODE, CODE_PAGES, DATA, DATA_PAGES, INT3, PAGE, READ_ONLY, STATE, TRAMPOLINE, USER_CS32,
-    USER_DS, WRITABLE_PAGES, in_code,
+    CODE, CODE_PAGES, DATA, DATA_PAGES, EXIT, INT3, OPEN_CODE, OPEN_PAGES, PAGE, READ_ONLY, STATE,
+    TRAMPOLINE, USER_CS32, USER_DS, WRITABLE_PAGES, in_code,
 };
 
 /// General registers and what goes with them, as the trampoline stores them.
@@ -76,7 +76,7 @@ pub struct Native {
 
 type Entry = extern "sysv64" fn();
 
-const SHARED_PAGES: usize = CODE_PAGES + DATA_PAGES;
+const SHARED_PAGES: usize = CODE_PAGES + DATA_PAGES + OPEN_PAGES;
 
 fn check(ok: bool) -> io::Result<()> {
     if ok { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -116,6 +116,8 @@ impl Native {
         map_at(DATA, WRITABLE_PAGES * PAGE, rw, Some((fd, code)))?;
         let read_only = code + WRITABLE_PAGES * PAGE;
         map_at(READ_ONLY, PAGE, libc::PROT_READ, Some((fd, read_only)))?;
+        let open = (CODE_PAGES + DATA_PAGES) * PAGE;
+        map_at(OPEN_CODE, OPEN_PAGES * PAGE, rw | libc::PROT_EXEC, Some((fd, open)))?;
         // SAFETY: no more use of the descriptor; the mappings stay.
         unsafe { libc::close(fd) };
         map_at(STATE, PAGE, rw, None)?;
@@ -136,6 +138,8 @@ impl Native {
             entry32: unsafe { std::mem::transmute::<u64, Entry>(trampoline::ENTRY32) },
         };
         it.code().fill(INT3);
+        it.open_code().fill(INT3);
+        it.keep_own_bases();
         // SAFETY: 64-bit code does not look at DS and ES; 32-bit tests do.
         unsafe {
             std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) USER_DS,
@@ -154,10 +158,63 @@ impl Native {
         unsafe { slice::from_raw_parts_mut(self.alias, CODE_PAGES * PAGE) }
     }
 
+    /// The pages of code that may be written.
+    pub fn open_code(&mut self) -> &mut [u8] {
+        // SAFETY: as in `code`; tests only run inside `run` and `run_block`.
+        unsafe {
+            slice::from_raw_parts_mut(
+                self.alias.add((CODE_PAGES + DATA_PAGES) * PAGE),
+                OPEN_PAGES * PAGE,
+            )
+        }
+    }
+
+    /// Before the first test a signal may come that is not a test's, and the way to its handler
+    /// loads the bases of FS and GS.
+    fn keep_own_bases(&mut self) {
+        let (fs, gs): (u64, u64);
+        // SAFETY: reads two registers.
+        unsafe {
+            std::arch::asm!("rdfsbase {}", "rdgsbase {}", out(reg) fs, out(reg) gs,
+                options(nomem, nostack, preserves_flags));
+            let state = &mut *Self::state();
+            (state.own.fs, state.own.gs) = (fs, gs);
+        }
+    }
+
     /// The data pages, as they are after [`Native::run`].
     pub fn data(&mut self) -> &mut [u8] {
         // SAFETY: as in `code`; tests only run inside `run`.
         unsafe { slice::from_raw_parts_mut(self.alias.add(CODE_PAGES * PAGE), DATA_PAGES * PAGE) }
+    }
+
+    /// Runs a block: its bytes stand at its RIP and reach the exit by themselves. Its code in the
+    /// pages that may be written stays as it left it.
+    pub fn run_block(&mut self, case: &Case, patterns: &Patterns) -> Outcome {
+        patterns.apply(case, self.data());
+        let at = case.rip.wrapping_sub(CODE) as usize;
+        let open = case.rip.wrapping_sub(OPEN_CODE) as usize;
+        let len = case.bytes.len();
+        if let Some(place) = self.open_code().get_mut(open..open.saturating_add(len)) {
+            place.copy_from_slice(&case.bytes);
+        } else if let Some(place) = self.code().get_mut(at..at.saturating_add(len)) {
+            place.copy_from_slice(&case.bytes);
+        }
+        self.enter(case);
+        if let Some(place) = self.code().get_mut(at..at.saturating_add(len)) {
+            place.fill(INT3);
+        }
+        // SAFETY: as in `enter`.
+        let (own, out) = unsafe { (&(*Self::state()).own, &(*Self::state()).output) };
+        let mut outcome = Self::registers();
+        if own.signalled == 0 {
+            outcome.rip = EXIT;
+        } else {
+            outcome.rip = out.rip;
+            outcome.fault = Some(Self::fault());
+        }
+        outcome.vectors = case.vectors.as_ref().map(|_| Self::vectors());
+        outcome
     }
 
     /// Runs a case.
@@ -209,46 +266,47 @@ impl Native {
     }
 
     fn outcome(case: &Case) -> Outcome {
+        let mut outcome = Outcome { rip: case.landing(), ..Self::registers() };
         // SAFETY: as in `enter`.
         let state = unsafe { &*Self::state() };
-        let out = &state.output;
-        let mut outcome = Outcome {
-            gpr: out.gpr,
-            rip: case.landing(),
-            rflags: out.rflags,
-            fs: out.fs,
-            gs: out.gs,
-            fault: None,
-            vectors: None,
-            missing: false,
-        };
         if state.own.signalled != 0 {
-            outcome.rip = out.rip;
-            (outcome.fs, outcome.gs) = (case.fs, case.gs);
-            let vector = state.own.vector as u8;
-            let before = out.rip.wrapping_sub(1);
-            if vector == 3 && in_code(before) {
+            outcome.rip = state.output.rip;
+            let fault = Self::fault();
+            let before = outcome.rip.wrapping_sub(1);
+            if fault.vector == 3 && in_code(before) {
                 // It branched to INT3, and that is how we know.
                 outcome.rip = before;
             } else {
-                let page_fault = vector == 14;
-                outcome.fault = Some(Fault {
-                    vector,
-                    error: if matches!(vector, 8 | 10..=14 | 17) {
-                        state.own.error as u32
-                    } else {
-                        0
-                    },
-                    address: if page_fault { state.own.address } else { 0 },
-                });
+                outcome.fault = Some(fault);
             }
         }
-        if case.vectors.is_some() {
-            let mut vectors = Box::<Vectors>::default();
-            vectors.0.copy_from_slice(state.output_vectors.get(..VECTOR_BYTES).unwrap_or_default());
-            vectors.normalize();
-            outcome.vectors = Some(vectors);
-        }
+        outcome.vectors = case.vectors.as_ref().map(|_| Self::vectors());
         outcome
+    }
+
+    /// The registers that the trampoline or the handler stored.
+    fn registers() -> Outcome {
+        // SAFETY: as in `enter`.
+        let out = unsafe { &(*Self::state()).output };
+        Outcome { gpr: out.gpr, rflags: out.rflags, fs: out.fs, gs: out.gs, ..Outcome::default() }
+    }
+    /// The exception that the handler noted.
+    fn fault() -> Fault {
+        // SAFETY: as in `enter`.
+        let own = unsafe { &(*Self::state()).own };
+        let vector = own.vector as u8;
+        Fault {
+            vector,
+            error: if matches!(vector, 8 | 10..=14 | 17) { own.error as u32 } else { 0 },
+            address: if vector == 14 { own.address } else { 0 },
+        }
+    }
+    fn vectors() -> Box<Vectors> {
+        let mut vectors = Box::<Vectors>::default();
+        // SAFETY: as in `enter`.
+        let from = unsafe { &(*Self::state()).output_vectors };
+        vectors.0.copy_from_slice(from.get(..VECTOR_BYTES).unwrap_or_default());
+        vectors.normalize();
+        vectors
     }
 }

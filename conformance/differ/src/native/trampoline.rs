@@ -123,6 +123,9 @@ fn finishing(at: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     let mut no_vectors = a.create_label();
     a.mov(rsp, qword_ptr(OWN_RSP))?;
+    // A signal's return leaves NT as the test had it.
+    a.push(0x202)?;
+    a.popfq()?;
     a.mov(rax, qword_ptr(OWN_FS))?;
     a.wrfsbase(rax)?;
     a.mov(rax, qword_ptr(OWN_GS))?;
@@ -146,6 +149,10 @@ fn on_signal(at: u64, handler: u64) -> Result<Vec<u8>, IcedError> {
     a.pushfq()?;
     a.and(qword_ptr(rsp), !0x4_0000i32)?;
     a.popfq()?;
+    a.rdfsbase(rax)?;
+    a.mov(qword_ptr(OUTPUT + FS), rax)?;
+    a.rdgsbase(rax)?;
+    a.mov(qword_ptr(OUTPUT + GS), rax)?;
     a.mov(rax, qword_ptr(OWN_FS))?;
     a.wrfsbase(rax)?;
     a.mov(rax, handler)?;

@@ -110,10 +110,10 @@ impl Emitter<'_> {
     }
 
     pub(super) fn call(&mut self, index: usize, guest: &Guest, target: u64) {
-        let live = self.live_at_target(index);
-        self.give_up_flags(live);
+        // Who wants exact flags at faults wants them for the push, too, whatever the target reads.
+        self.give_up_flags(self.live(index));
         self.push_return_address(guest);
-        self.go(target, live);
+        self.go(target, self.live_at_target(index));
     }
     /// `more`: bytes that it drops besides the return address.
     pub(super) fn ret(&mut self, guest: &Guest, more: u16) {

@@ -1,0 +1,252 @@
+//! What happens to a block while it runs, and how its beginning and end are seen.
+//!
+//! A [`Harness`] stands where a vCPU has its accelerator, with the translator behind it, or
+//! nothing. So it is asked before each block of the interpreter and after each poll of translated
+//! code, with the processor's whole state in its hands. What it does must not be seen in the
+//! outcome: interrupts whose handlers return, flushes of the TLB, pages that are taken away until
+//! they are missed, and the other tier for a while.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kasane_cpu::Activity;
+use kasane_cpu::apic::{events, registers};
+use kasane_interp::accelerator::{Accelerator, Ran};
+use kasane_interp::cpu::{Cpu, Shadow};
+use kasane_memory::Ram;
+use kasane_spec_x86::control::dr6;
+use kasane_translate::{Policy, Translated};
+
+use super::kernel::{self, INTERRUPTS, Pages};
+use crate::case::{Case, Fault, Outcome};
+use crate::interp::{flat, load_vectors, vectors_of};
+use crate::layout::{EXIT, USER_CS32, USER_CS64, USER_DS};
+use crate::rng::Rng;
+
+/// What happens; chances are of 100, each time that somebody looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Of the rest.
+    pub seed: u64,
+    /// How often the block runs, from the same state each time, so that it gets hot.
+    pub rounds: u32,
+    /// From which count on code is translated.
+    pub threshold: u8,
+    /// Polls between two looks.
+    pub polls: i32,
+    /// Interrupts and NMIs.
+    pub interrupts: u64,
+    /// Flushes of the TLB.
+    pub flushes: u64,
+    /// Blocks that the interpreter does although there is a translation.
+    pub cold: u64,
+    /// Pages that are taken away.
+    pub swaps: u64,
+    /// Which of the translating machines runs it.
+    pub machine: usize,
+}
+
+impl Plan {
+    /// A random one.
+    #[must_use]
+    pub fn new(rng: &mut Rng) -> Self {
+        let quiet = rng.chance(35);
+        let mut percent = |values: &[u64]| if quiet { 0 } else { rng.pick(values) };
+        let interrupts = percent(&[0, 0, 20, 70]);
+        let flushes = percent(&[0, 0, 10, 50]);
+        let cold = percent(&[0, 0, 0, 10, 40]);
+        let swaps = percent(&[0, 0, 8, 30]);
+        Self {
+            seed: rng.next(),
+            rounds: rng.pick(&[1, 2, 2, 3]),
+            threshold: rng.pick(&[1, 1, 1, 1, 1, 2, 3, 255]),
+            polls: rng.pick(&[2000, 2000, 2000, 0, 0, 1, 3]),
+            interrupts,
+            flushes,
+            cold,
+            swaps,
+            machine: rng.below(super::guest::TRANSLATING as u64) as usize,
+        }
+    }
+    /// That of the reference: nothing happens.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self { rounds: 1, polls: 2000, threshold: 255, ..Self::default() }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq)]
+pub enum End {
+    /// With this state.
+    Done(Box<Outcome>),
+    /// Not soon.
+    Endless,
+}
+
+/// What the vCPU and who runs it tell each other.
+#[derive(Default)]
+pub(super) struct Exchange {
+    /// To be begun.
+    pub(super) start: Option<Box<(Case, Plan)>>,
+    pub(super) end: Option<End>,
+}
+
+pub(super) type Shared = Arc<Mutex<Exchange>>;
+
+/// Looks after which a run of the reference counts as endless.
+const MANY_LOOKS: u32 = 1_000;
+/// And another's, which has interrupts to handle.
+const MANY_MORE_LOOKS: u32 = 200_000;
+
+/// Stands between a vCPU and its translator.
+pub(super) struct Harness {
+    translator: Option<Translated>,
+    exchange: Shared,
+    ram: Arc<Ram>,
+    plan: Plan,
+    rng: Rng,
+    bits: u32,
+    looks: u32,
+    running: bool,
+}
+
+impl Harness {
+    pub(super) fn new(translator: Option<Translated>, exchange: Shared, ram: Arc<Ram>) -> Self {
+        let (plan, rng) = (Plan::calm(), Rng::new(0, 0));
+        Self { translator, exchange, ram, plan, rng, bits: 64, looks: 0, running: false }
+    }
+
+    fn begin(&mut self, cpu: &mut Cpu, case: &Case, plan: Plan) {
+        self.plan = plan;
+        self.rng = Rng::new(plan.seed, 0);
+        self.bits = case.bits;
+        (self.looks, self.running) = (0, true);
+        if let Some(translator) = &mut self.translator {
+            translator.set_policy(Policy { threshold: plan.threshold, polls: plan.polls });
+        }
+        if kernel::is_taken_away(&self.ram) {
+            kernel::bring_back(&self.ram);
+            cpu.tlb.flush_all();
+        }
+        load(cpu, case);
+    }
+
+    fn end(&mut self, cpu: &mut Cpu, end: End) -> Ran {
+        self.running = false;
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner).end = Some(end);
+        cpu.mailbox.post(events::KICK);
+        Ran::Around
+    }
+
+    /// The state in which an exception found the block.
+    fn outcome(&self, cpu: &Cpu, vector: u8) -> Outcome {
+        let [error, rip, rflags, rsp] = kernel::frame(&self.ram, vector, cpu.gpr(4));
+        let mut gpr = cpu.state.gpr;
+        if let Some(place) = gpr.get_mut(4) {
+            *place = rsp;
+        }
+        let address = if vector == 14 { cpu.state.cr2 } else { 0 };
+        let fault = Fault { vector, error: error as u32, address };
+        Outcome {
+            gpr,
+            rip,
+            rflags,
+            fs: cpu.state.fs.base,
+            gs: cpu.state.gs.base,
+            fault: (vector != 13 || rip != EXIT).then_some(fault),
+            vectors: Some(vectors_of(&cpu.state.vector)),
+            missing: !cpu.missing.is_empty(),
+        }
+    }
+
+    /// `Some`: what the vCPU is to do, instead of going on.
+    fn disturb(&mut self, cpu: &mut Cpu) -> Option<Ran> {
+        let plan = self.plan;
+        let user = cpu.mode.cpl == 3;
+        if user && self.rng.chance(plan.swaps) {
+            let number = self.rng.next();
+            let pages = if self.rng.chance(50) { Pages::All } else { Pages::One(number) };
+            kernel::take_away(&self.ram, pages, self.rng.chance(30));
+            cpu.tlb.flush_all();
+        }
+        if self.rng.chance(plan.flushes) {
+            let page = self.rng.pick(&[crate::layout::DATA, crate::layout::DATA + 0x1000]);
+            match self.rng.below(4) {
+                0 => cpu.tlb.flush_page(page),
+                1 => cpu.tlb.flush_page(cpu.state.rip),
+                2 => cpu.tlb.flush_non_global(),
+                _ => cpu.tlb.flush_all(),
+            }
+        }
+        if user && self.rng.chance(plan.interrupts) {
+            if self.rng.chance(20) {
+                cpu.state.nmi_pending = true;
+            } else {
+                let vector = self.rng.pick(&INTERRUPTS);
+                cpu.mailbox.post_interrupt(vector, false);
+            }
+            cpu.attention = true;
+            return Some(Ran::Around);
+        }
+        if self.rng.chance(plan.cold) {
+            return Some(if self.rng.chance(50) { Ran::Cold } else { Ran::One });
+        }
+        None
+    }
+}
+
+/// Gives the processor a block's state, without the flush that comes with a new state from
+/// outside.
+fn load(cpu: &mut Cpu, case: &Case) {
+    let state = &mut cpu.state;
+    state.gpr = case.gpr;
+    state.rip = case.rip;
+    state.rflags = case.rflags;
+    state.cs = if case.bits == 32 { flat(USER_CS32, 0xC0FB) } else { flat(USER_CS64, 0xA0FB) };
+    for segment in [&mut state.ss, &mut state.ds, &mut state.es] {
+        *segment = flat(USER_DS, 0xC0F3);
+    }
+    (state.fs.base, state.gs.base) = (case.fs, case.gs);
+    if let Some(vectors) = &case.vectors {
+        load_vectors(vectors, &mut state.vector);
+    }
+    (state.cr2, state.dr6) = (0, dr6::FIXED);
+    state.activity = Activity::Running;
+    (state.nmi_pending, state.nmi_blocked) = (false, false);
+    cpu.refresh_mode();
+    cpu.replay.commit();
+    cpu.code_written = false;
+    cpu.shadow = Shadow::None;
+    cpu.debug_hits = 0;
+    cpu.missing.clear();
+    cpu.apic.write(registers::SVR, 0x1FF, 0);
+}
+
+impl Accelerator for Harness {
+    fn run(&mut self, cpu: &mut Cpu) -> Ran {
+        let start = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).start.take();
+        if let Some(start) = start {
+            self.begin(cpu, &start.0, start.1);
+        }
+        if !self.running {
+            cpu.mailbox.post(events::KICK);
+            return Ran::Around;
+        }
+        if cpu.mode.cpl == 0
+            && let Some(vector) = kernel::exception_at(cpu.state.rip)
+            && (vector != 14 || !kernel::is_taken_away(&self.ram))
+        {
+            let outcome = self.outcome(cpu, vector);
+            return self.end(cpu, End::Done(Box::new(outcome)));
+        }
+        self.looks += 1;
+        let many = if self.translator.is_some() { MANY_MORE_LOOKS } else { MANY_LOOKS };
+        if self.looks > many {
+            return self.end(cpu, End::Endless);
+        }
+        if let Some(ran) = self.disturb(cpu) {
+            return ran;
+        }
+        self.translator.as_mut().map_or(Ran::Cold, |translator| translator.run(cpu))
+    }
+}

@@ -1,0 +1,270 @@
+//! Starts processes that compare blocks, watches them, sums up.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::compare::{Session, Verdict};
+use super::generate::Generator;
+use super::shrink::show;
+use crate::worker::{Shared, shared};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Seed of the blocks.
+    pub seed: u64,
+    /// Number of the first.
+    pub first: u64,
+    /// How many.
+    pub count: Option<u64>,
+    /// How long.
+    pub duration: Option<Duration>,
+    /// Only code of this bitness.
+    pub bits: Option<u32>,
+    /// Processes.
+    pub jobs: u64,
+}
+
+/// What one process tells.
+#[repr(C)]
+pub struct Progress {
+    /// Number of the block that runs, and one more.
+    current: AtomicU64,
+    compared: AtomicU64,
+    instructions: AtomicU64,
+    different: AtomicU64,
+    /// Could not be made.
+    not_made: AtomicU64,
+    /// Ran too long.
+    endless: AtomicU64,
+    stop: AtomicBool,
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for Progress {}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Blocks compared.
+    pub compared: u64,
+    /// Instructions in them.
+    pub instructions: u64,
+    /// Blocks that differ.
+    pub different: u64,
+    /// Numbers that gave no block.
+    pub not_made: u64,
+    /// Blocks that ran too long.
+    pub endless: u64,
+    /// Processes that died or hung.
+    pub broken: u64,
+}
+
+/// A process that stays on one block for so long hangs.
+const HANG: Duration = Duration::from_secs(20);
+/// After so many differences or broken processes there is no point in going on.
+const ENOUGH: u64 = 20;
+/// Blocks that run on the same machines. A difference that depends on what ran before is in them.
+const TOGETHER: u64 = 4096;
+
+struct Worker {
+    pid: libc::pid_t,
+    progress: &'static Progress,
+    /// Numbers from, step, end.
+    job: (u64, u64, u64),
+    seen: (u64, Instant),
+}
+
+/// Compares blocks until told to stop.
+fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Result<()> {
+    let generator = Generator::new(plan.seed, plan.bits);
+    let mut session = Session::new()?;
+    let (mut n, step, end) = job;
+    let mut together = 0;
+    while n < end && !progress.stop.load(Ordering::Relaxed) {
+        progress.current.store(n + 1, Ordering::Relaxed);
+        if together == TOGETHER {
+            session.renew()?;
+            together = 0;
+        }
+        together += 1;
+        match generator.make(n) {
+            None => {
+                progress.not_made.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(block) => match session.check(&block) {
+                Verdict::Same => {
+                    progress.compared.fetch_add(1, Ordering::Relaxed);
+                    let count = block.starts.len() as u64;
+                    progress.instructions.fetch_add(count, Ordering::Relaxed);
+                }
+                Verdict::Endless | Verdict::Missing => {
+                    progress.endless.fetch_add(1, Ordering::Relaxed);
+                }
+                Verdict::Different(why) => {
+                    progress.compared.fetch_add(1, Ordering::Relaxed);
+                    progress.different.fetch_add(1, Ordering::Relaxed);
+                    report(&mut session, plan, n, &block, why);
+                    together = TOGETHER;
+                }
+            },
+        }
+        n = n.saturating_add(step);
+    }
+    Ok(())
+}
+
+fn report(session: &mut Session, plan: &Plan, n: u64, block: &super::Block, why: Vec<String>) {
+    let shrunk = session.shrink(block, why);
+    eprintln!("block {n} (--seed {} --from {n} --count 1):", plan.seed);
+    if !shrunk.alone {
+        let first = n.saturating_sub(TOGETHER);
+        eprintln!("not seen alone: it depends on what ran before; try --from {first}");
+    }
+    shrunk.why.iter().for_each(|line| eprintln!("    {line}"));
+    eprintln!("{}", show(&shrunk.block));
+}
+
+fn start(
+    plan: &Plan,
+    job: (u64, u64, u64),
+    progress: &'static Progress,
+) -> std::io::Result<Worker> {
+    // SAFETY: this process has one thread.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if pid == 0 {
+        let code = match work(plan, job, progress) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("error: a process can't start: {error:#}");
+                3
+            }
+        };
+        // SAFETY: the child ends here, without the parent's destructors.
+        unsafe { libc::_exit(code) };
+    }
+    let current = progress.current.load(Ordering::Relaxed);
+    Ok(Worker { pid, progress, job, seen: (current, Instant::now()) })
+}
+
+/// How a process is.
+enum Health {
+    Running,
+    Finished,
+    CannotStart,
+    Broken(String),
+}
+
+impl Worker {
+    fn health(&mut self) -> Health {
+        let mut status = 0;
+        // SAFETY: our own child.
+        let got = unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) };
+        if got == self.pid {
+            return match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
+                (true, 0) => Health::Finished,
+                (true, 3) => Health::CannotStart,
+                (true, code) => Health::Broken(format!("ended with code {code}")),
+                (false, _) => {
+                    Health::Broken(format!("was killed by signal {}", libc::WTERMSIG(status)))
+                }
+            };
+        }
+        let current = self.progress.current.load(Ordering::Relaxed);
+        if current != self.seen.0 {
+            self.seen = (current, Instant::now());
+        } else if self.seen.1.elapsed() > HANG && current != 0 {
+            // SAFETY: our own child, which is then waited for.
+            unsafe {
+                libc::kill(self.pid, libc::SIGKILL);
+                libc::waitpid(self.pid, &raw mut status, 0);
+            }
+            return Health::Broken("hung".into());
+        }
+        Health::Running
+    }
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// When no process can be started.
+pub fn run(plan: &Plan) -> anyhow::Result<Summary> {
+    let began = Instant::now();
+    let end = plan.count.map_or(u64::MAX, |count| plan.first.saturating_add(count));
+    let mut workers = Vec::new();
+    for n in 0..plan.jobs {
+        let job = (plan.first.saturating_add(n), plan.jobs, end);
+        workers.push(start(plan, job, shared::<Progress>()?)?);
+    }
+    let all: Vec<_> = workers.iter().map(|worker| worker.progress).collect();
+    let mut broken = 0;
+    let mut said = Instant::now();
+    while !workers.is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = sum(&all, broken);
+        let late = plan.duration.is_some_and(|limit| began.elapsed() >= limit);
+        if late || now.different + broken >= ENOUGH {
+            all.iter().for_each(|progress| progress.stop.store(true, Ordering::Relaxed));
+        }
+        let mut next = Vec::new();
+        for mut worker in workers {
+            match worker.health() {
+                Health::Running => next.push(worker),
+                Health::Finished => {}
+                Health::CannotStart => anyhow::bail!("the comparison can't run on this host"),
+                Health::Broken(how) => {
+                    broken += 1;
+                    let n = worker.progress.current.load(Ordering::Relaxed).saturating_sub(1);
+                    eprintln!("a process {how} at block {n} (--seed {} --from {n})", plan.seed);
+                    if let Some(block) = Generator::new(plan.seed, plan.bits).make(n) {
+                        eprintln!("{}", show(&block));
+                    }
+                    let (_, step, end) = worker.job;
+                    let job = (n.saturating_add(step), step, end);
+                    next.push(start(plan, job, worker.progress)?);
+                }
+            }
+        }
+        workers = next;
+        if said.elapsed() > Duration::from_secs(10) {
+            said = Instant::now();
+            eprintln!("{}", line(&now, began.elapsed()));
+        }
+    }
+    Ok(sum(&all, broken))
+}
+
+fn sum(all: &[&'static Progress], broken: u64) -> Summary {
+    let total = |field: fn(&Progress) -> &AtomicU64| {
+        all.iter().map(|progress| field(progress).load(Ordering::Relaxed)).sum()
+    };
+    Summary {
+        compared: total(|progress| &progress.compared),
+        instructions: total(|progress| &progress.instructions),
+        different: total(|progress| &progress.different),
+        not_made: total(|progress| &progress.not_made),
+        endless: total(|progress| &progress.endless),
+        broken,
+    }
+}
+
+/// One line of progress.
+#[must_use]
+pub fn line(summary: &Summary, time: Duration) -> String {
+    let rate = summary.compared as f64 / time.as_secs_f64().max(0.001);
+    format!(
+        "{} blocks of {} instructions compared in {:.0} s ({rate:.0}/s), {} different, {} not made, \
+         {} without an end, {} broken processes",
+        summary.compared,
+        summary.instructions,
+        time.as_secs_f64(),
+        summary.different,
+        summary.not_made,
+        summary.endless,
+        summary.broken
+    )
+}
