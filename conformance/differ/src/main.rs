@@ -56,7 +56,7 @@ struct Arguments {
     /// Folder for differing cases, made if need be.
     #[arg(long)]
     save: Option<PathBuf>,
-    /// Print the table of opcodes and that of what is undefined.
+    /// Print the table of opcodes and that of what is undefined; of blocks, how they ended.
     #[arg(long)]
     table: bool,
     /// Compare what the manual leaves undefined, too.
@@ -105,6 +105,10 @@ fn compare_blocks(arguments: &Arguments, jobs: u64) -> anyhow::Result<ExitCode> 
     }
     let began = Instant::now();
     let summary = blocks::supervise::run(&plan)?;
+    if arguments.table {
+        summary.ends.iter().for_each(|(name, count)| println!("{name:<40} {count:>12}"));
+        summary.translated.iter().for_each(|(name, count)| println!("{name:<40} {count:>12}"));
+    }
     println!("seed {}: {}", plan.seed, blocks::supervise::line(&summary, began.elapsed()));
     let good = summary.different == 0 && summary.broken == 0;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -2,6 +2,7 @@
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use kasane_spec_x86::flags::ARITHMETIC;
+use kasane_translate::Counters;
 
 use super::disturb::{End, Plan};
 use super::guest::{Engine, FaultFlags, Machine, TRANSLATORS};
@@ -31,6 +32,8 @@ pub struct Session {
     reference: Machine,
     translating: Vec<Machine>,
     patterns: Patterns,
+    /// Vector of the exception that ended the last block; `None`: it ended by itself.
+    pub ended_by: Option<u8>,
 }
 
 impl Session {
@@ -43,8 +46,8 @@ impl Session {
         // pass on to.
         let reference = Machine::new(Engine::Interpreter)?;
         let native = Native::new()?;
-        let mut it =
-            Self { native, reference, translating: Vec::new(), patterns: Patterns::default() };
+        let (translating, patterns) = (Vec::new(), Patterns::default());
+        let mut it = Self { native, reference, translating, patterns, ended_by: None };
         it.renew()?;
         Ok(it)
     }
@@ -57,6 +60,12 @@ impl Session {
         self.reference = Machine::new(Engine::Interpreter)?;
         self.translating = TRANSLATORS.into_iter().map(Machine::new).collect::<Result<_, _>>()?;
         Ok(())
+    }
+
+    /// What the translators did on the machines at hand.
+    #[must_use]
+    pub fn translated_code(&self) -> Counters {
+        self.translating.iter().map(Machine::counters).fold(Counters::default(), add)
     }
 
     /// Runs a block on all sides.
@@ -74,7 +83,9 @@ impl Session {
             self.native.open_code().fill(INT3);
         }
         let real = self.native.run_block(case, &self.patterns);
+        self.ended_by = real.fault.map(|fault| fault.vector);
         let compare = Comparison { block, real: &real };
+        if self.ended_by == Some(13) || self.ended_by == Some(14) {}
         let mut out = Vec::new();
         compare.outcomes("interpreter", FaultFlags::Exact, &reference, &mut out);
         compare.memory("interpreter", &mut self.native, &mut self.reference, &mut out);
@@ -103,6 +114,19 @@ impl Session {
                 return;
             }
         }
+    }
+}
+
+fn add(a: Counters, b: Counters) -> Counters {
+    Counters {
+        blocks: a.blocks.wrapping_add(b.blocks),
+        instructions: a.instructions.wrapping_add(b.instructions),
+        invalidated: a.invalidated.wrapping_add(b.invalidated),
+        flushes: a.flushes.wrapping_add(b.flushes),
+        tlb_misses: a.tlb_misses.wrapping_add(b.tlb_misses),
+        fallbacks: a.fallbacks.wrapping_add(b.fallbacks),
+        entries: a.entries.wrapping_add(b.entries),
+        ..Counters::default()
     }
 }
 

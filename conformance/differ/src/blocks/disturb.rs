@@ -14,9 +14,9 @@ use kasane_interp::accelerator::{Accelerator, Ran};
 use kasane_interp::cpu::{Cpu, Shadow};
 use kasane_memory::Ram;
 use kasane_spec_x86::control::dr6;
-use kasane_translate::{Policy, Translated};
+use kasane_translate::{Counters, Policy, Translated};
 
-use super::kernel::{self, INTERRUPTS, Pages};
+use super::kernel::{self, INTERRUPTS, Pages, Right};
 use crate::case::{Case, Fault, Outcome};
 use crate::interp::{flat, load_vectors, vectors_of};
 use crate::layout::{EXIT, USER_CS32, USER_CS64, USER_DS};
@@ -52,9 +52,9 @@ impl Plan {
         let quiet = rng.chance(35);
         let mut percent = |values: &[u64]| if quiet { 0 } else { rng.pick(values) };
         let interrupts = percent(&[0, 0, 20, 70]);
-        let flushes = percent(&[0, 0, 10, 50]);
+        let flushes = percent(&[0, 0, 0, 5, 25]);
         let cold = percent(&[0, 0, 0, 10, 40]);
-        let swaps = percent(&[0, 0, 8, 30]);
+        let swaps = percent(&[0, 0, 0, 5, 20]);
         Self {
             seed: rng.next(),
             rounds: rng.pick(&[1, 2, 2, 3]),
@@ -89,6 +89,8 @@ pub(super) struct Exchange {
     /// To be begun.
     pub(super) start: Option<Box<(Case, Plan)>>,
     pub(super) end: Option<End>,
+    /// Of the translator, when it ended.
+    pub(super) counters: Counters,
 }
 
 pub(super) type Shared = Arc<Mutex<Exchange>>;
@@ -133,7 +135,9 @@ impl Harness {
 
     fn end(&mut self, cpu: &mut Cpu, end: End) -> Ran {
         self.running = false;
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner).end = Some(end);
+        let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        exchange.end = Some(end);
+        exchange.counters = self.translator.as_ref().map(Translated::counters).unwrap_or_default();
         cpu.mailbox.post(events::KICK);
         Ran::Around
     }
@@ -166,8 +170,12 @@ impl Harness {
         if user && self.rng.chance(plan.swaps) {
             let number = self.rng.next();
             let pages = if self.rng.chance(50) { Pages::All } else { Pages::One(number) };
-            kernel::take_away(&self.ram, pages, self.rng.chance(30));
-            cpu.tlb.flush_all();
+            let right = if self.rng.chance(30) { Right::Write } else { Right::Any };
+            let gone = kernel::take_away(&self.ram, pages, right);
+            match gone.as_slice() {
+                [page] => cpu.tlb.flush_page(*page),
+                _ => cpu.tlb.flush_all(),
+            }
         }
         if self.rng.chance(plan.flushes) {
             let page = self.rng.pick(&[crate::layout::DATA, crate::layout::DATA + 0x1000]);

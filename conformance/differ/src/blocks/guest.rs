@@ -13,7 +13,7 @@ use kasane_host_code::HostCode;
 use kasane_interp::{InterpConfig, InterpPartition};
 use kasane_memory::{GuestMemory, Ram, RamBacking, RamSlot};
 use kasane_passthrough::{CodeRunner, Passthrough};
-use kasane_translate::Translated;
+use kasane_translate::{Counters, Translated};
 
 use super::disturb::{End, Harness, Plan, Shared};
 use super::kernel::{self, CODE_GPA, DATA_GPA, MEMORY, OPEN_GPA};
@@ -144,6 +144,12 @@ impl Machine {
     /// The pages of code that may be written.
     pub fn open_code(&mut self) -> &mut [u8] {
         self.part(OPEN_GPA, OPEN_PAGES)
+    }
+
+    /// What its translator did.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner).counters
     }
 
     /// Runs a block from its beginning to its end.

@@ -63,13 +63,17 @@ pub(super) const INTERRUPTS: [u8; 4] = [0x40, 0x41, 0x42, 0x43];
 const STUB: u64 = 16;
 const STUBS: u64 = 32;
 
-/// The user pages: linear address, guest-physical address, may be written.
-fn user_pages() -> impl Iterator<Item = (u64, u64, bool)> {
+/// The user pages: linear address, and the entry for it.
+fn user_pages() -> impl Iterator<Item = (u64, u64)> {
     let page = |n: usize| (n * PAGE) as u64;
-    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), CODE_GPA + page(n), false));
-    let open = (0..OPEN_PAGES).map(move |n| (OPEN_CODE + page(n), OPEN_GPA + page(n), true));
-    let data =
-        (0..DATA_PAGES).map(move |n| (DATA + page(n), DATA_GPA + page(n), n < WRITABLE_PAGES));
+    let user = paging::P | paging::US | paging::A;
+    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), CODE_GPA + page(n) | user));
+    let open =
+        (0..OPEN_PAGES).map(move |n| (OPEN_CODE + page(n), OPEN_GPA + page(n) | user | paging::RW));
+    let data = (0..DATA_PAGES).map(move |n| {
+        let writable = if n < WRITABLE_PAGES { paging::RW } else { 0 };
+        (DATA + page(n), DATA_GPA + page(n) | user | writable | paging::NX)
+    });
     code.chain(open).chain(data)
 }
 
@@ -78,12 +82,6 @@ fn index(at: u64, level: u32) -> u64 {
 }
 fn kernel_gpa(linear: u64) -> u64 {
     linear - KERNEL + KERNEL_GPA
-}
-
-fn entry(at: u64, gpa: u64, writable: bool) -> u64 {
-    let data = (DATA..DATA + (DATA_PAGES * PAGE) as u64).contains(&at);
-    let rights = if writable { paging::RW } else { 0 } | if data { paging::NX } else { 0 };
-    gpa | paging::P | paging::US | paging::A | rights
 }
 
 /// Writes tables and handlers into an empty memory.
@@ -106,8 +104,7 @@ pub(super) fn install(ram: &Ram) -> anyhow::Result<()> {
     }
     window(APIC, APIC_GPA | paging::PCD)?;
     window(TABLE_WINDOW, PT)?;
-    for (n, (at, gpa, writable)) in (0u64..).zip(user_pages()) {
-        let value = entry(at, gpa, writable);
+    for (n, (at, value)) in (0u64..).zip(user_pages()) {
         ram.store_u64(PT + index(at, 0) * 8, value)?;
         ram.store_u64(kernel_gpa(ENTRIES) + n * 8, value)?;
     }
@@ -243,7 +240,7 @@ fn busy(a: &mut CodeAssembler) -> Result<(), IcedError> {
 /// Brings the pages back.
 fn page_fault(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.push(rax)?;
-    for (n, (at, _, _)) in (0u64..).zip(user_pages()) {
+    for (n, (at, _)) in (0u64..).zip(user_pages()) {
         a.mov(rax, qword_ptr(ENTRIES + n * 8))?;
         a.mov(qword_ptr(TABLE_WINDOW + index(at, 0) * 8), rax)?;
     }
@@ -264,19 +261,34 @@ pub(super) enum Pages {
     One(u64),
 }
 
-/// Takes pages away: by their entry, or only by the right to write.
-pub(super) fn take_away(ram: &Ram, pages: Pages, only_writing: bool) {
-    for (n, (at, gpa, writable)) in (0u64..).zip(user_pages()) {
+/// What of a page is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// All access.
+    Any,
+    /// Writing.
+    Write,
+}
+
+/// Takes pages away. Tells which.
+pub(super) fn take_away(ram: &Ram, pages: Pages, right: Right) -> Vec<u64> {
+    let gone = match right {
+        Right::Any => paging::P,
+        Right::Write => paging::RW,
+    };
+    let mut all = Vec::new();
+    for (n, (at, value)) in (0u64..).zip(user_pages()) {
         let chosen = match pages {
             Pages::All => true,
             Pages::One(one) => one % 7 == n,
         };
-        let gone = if only_writing { paging::RW } else { paging::P };
         if chosen {
-            let _ = ram.store_u64(PT + index(at, 0) * 8, entry(at, gpa, writable) & !gone);
+            let _ = ram.store_u64(PT + index(at, 0) * 8, value & !gone);
+            all.push(at);
         }
     }
     let _ = ram.store_u64(kernel_gpa(SWAPPED), 1);
+    all
 }
 
 /// Whether pages are gone.
@@ -286,8 +298,8 @@ pub(super) fn is_taken_away(ram: &Ram) -> bool {
 
 /// Brings back what is gone.
 pub(super) fn bring_back(ram: &Ram) {
-    for (at, gpa, writable) in user_pages() {
-        let _ = ram.store_u64(PT + index(at, 0) * 8, entry(at, gpa, writable));
+    for (at, value) in user_pages() {
+        let _ = ram.store_u64(PT + index(at, 0) * 8, value);
     }
     let _ = ram.store_u64(kernel_gpa(SWAPPED), 0);
 }

@@ -25,6 +25,18 @@ pub struct Plan {
     pub jobs: u64,
 }
 
+const VECTORS: usize = 32;
+/// What is counted of translators.
+const TRANSLATED: [&str; 7] = [
+    "blocks translated",
+    "instructions translated",
+    "blocks dropped",
+    "caches dropped",
+    "misses of the TLB",
+    "instructions left to the interpreter",
+    "times entered",
+];
+
 /// What one process tells.
 #[repr(C)]
 pub struct Progress {
@@ -37,6 +49,10 @@ pub struct Progress {
     not_made: AtomicU64,
     /// Ran too long.
     endless: AtomicU64,
+    /// By vector; the last is no exception.
+    ended_by: [AtomicU64; VECTORS + 1],
+    /// In the order of [`TRANSLATED`].
+    translated: [AtomicU64; TRANSLATED.len()],
     stop: AtomicBool,
 }
 
@@ -44,7 +60,7 @@ pub struct Progress {
 unsafe impl Shared for Progress {}
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Blocks compared.
     pub compared: u64,
@@ -58,6 +74,10 @@ pub struct Summary {
     pub endless: u64,
     /// Processes that died or hung.
     pub broken: u64,
+    /// How blocks ended, and how many.
+    pub ends: Vec<(String, u64)>,
+    /// What the translators did.
+    pub translated: Vec<(&'static str, u64)>,
 }
 
 /// A process that stays on one block for so long hangs.
@@ -81,9 +101,25 @@ fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Resul
     let mut session = Session::new()?;
     let (mut n, step, end) = job;
     let mut together = 0;
+    let count_machines = |session: &Session| {
+        let it = session.translated_code();
+        let all = [
+            it.blocks,
+            it.instructions,
+            it.invalidated,
+            it.flushes,
+            it.tlb_misses,
+            it.fallbacks,
+            it.entries,
+        ];
+        for (counter, value) in progress.translated.iter().zip(all) {
+            counter.fetch_add(value, Ordering::Relaxed);
+        }
+    };
     while n < end && !progress.stop.load(Ordering::Relaxed) {
         progress.current.store(n + 1, Ordering::Relaxed);
         if together == TOGETHER {
+            count_machines(&session);
             session.renew()?;
             together = 0;
         }
@@ -97,6 +133,10 @@ fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Resul
                     progress.compared.fetch_add(1, Ordering::Relaxed);
                     let count = block.starts.len() as u64;
                     progress.instructions.fetch_add(count, Ordering::Relaxed);
+                    let end = session.ended_by.map_or(VECTORS, usize::from);
+                    if let Some(counter) = progress.ended_by.get(end) {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 Verdict::Endless | Verdict::Missing => {
                     progress.endless.fetch_add(1, Ordering::Relaxed);
@@ -111,6 +151,7 @@ fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Resul
         }
         n = n.saturating_add(step);
     }
+    count_machines(&session);
     Ok(())
 }
 
@@ -249,6 +290,26 @@ fn sum(all: &[&'static Progress], broken: u64) -> Summary {
         not_made: total(|progress| &progress.not_made),
         endless: total(|progress| &progress.endless),
         broken,
+        ends: (0..=VECTORS)
+            .map(|n| {
+                let name = if n == VECTORS { "end".into() } else { format!("vector {n}") };
+                let of = |it: &&Progress| {
+                    it.ended_by.get(n).map_or(0, |count| count.load(Ordering::Relaxed))
+                };
+                (name, all.iter().map(of).sum())
+            })
+            .filter(|(_, count)| *count != 0)
+            .collect(),
+        translated: TRANSLATED
+            .iter()
+            .enumerate()
+            .map(|(n, name)| {
+                let of = |it: &&Progress| {
+                    it.translated.get(n).map_or(0, |count| count.load(Ordering::Relaxed))
+                };
+                (*name, all.iter().map(of).sum())
+            })
+            .collect(),
     }
 }
 

@@ -27,6 +27,11 @@ impl Maker<'_> {
             } else {
                 pool.integer.pick(&mut self.rng)
             };
+            // Most values are no addresses, and what follows has others in mind.
+            let moves_segment = matches!(code.mnemonic(), Mnemonic::Wrfsbase | Mnemonic::Wrgsbase);
+            if moves_segment && !self.rng.chance(5) {
+                continue;
+            }
             if let Some(instr) = self.instruction(code) {
                 self.helpers(&instr);
                 self.emit(instr);
@@ -188,7 +193,7 @@ impl Maker<'_> {
             92.. if self.mood.open => OPEN_CODE + self.rng.below(OPEN_DATA - 64),
             _ => DATA + self.rng.below(0x1B00),
         };
-        if size >= 16 && self.rng.chance(88) { at & !(size.min(32) - 1) } else { at }
+        if size >= 16 && self.rng.chance(97) { at & !(size.min(32) - 1) } else { at }
     }
 
     /// Gives an instruction's memory operand an address.
