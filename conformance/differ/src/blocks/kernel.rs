@@ -67,12 +67,12 @@ const STUBS: u64 = 32;
 fn user_pages() -> impl Iterator<Item = (u64, u64)> {
     let page = |n: usize| (n * PAGE) as u64;
     let user = paging::P | paging::US | paging::A;
-    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), CODE_GPA + page(n) | user));
-    let open =
-        (0..OPEN_PAGES).map(move |n| (OPEN_CODE + page(n), OPEN_GPA + page(n) | user | paging::RW));
+    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), (CODE_GPA + page(n)) | user));
+    let open = (0..OPEN_PAGES)
+        .map(move |n| (OPEN_CODE + page(n), (OPEN_GPA + page(n)) | user | paging::RW));
     let data = (0..DATA_PAGES).map(move |n| {
         let writable = if n < WRITABLE_PAGES { paging::RW } else { 0 };
-        (DATA + page(n), DATA_GPA + page(n) | user | writable | paging::NX)
+        (DATA + page(n), (DATA_GPA + page(n)) | user | writable | paging::NX)
     });
     code.chain(open).chain(data)
 }
