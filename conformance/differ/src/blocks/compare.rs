@@ -2,7 +2,6 @@
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use kasane_spec_x86::flags::ARITHMETIC;
-use kasane_translate::Counters;
 
 use super::disturb::{End, Plan};
 use super::guest::{Engine, FaultFlags, Machine, TRANSLATORS};
@@ -62,10 +61,10 @@ impl Session {
         Ok(())
     }
 
-    /// What the translators did on the machines at hand.
+    /// What the translators of the machines at hand did, by name.
     #[must_use]
-    pub fn translated_code(&self) -> Counters {
-        self.translating.iter().map(Machine::counters).fold(Counters::default(), add)
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        self.translating.iter().flat_map(Machine::counts).collect()
     }
 
     /// Runs a block on all sides.
@@ -113,19 +112,6 @@ impl Session {
                 return;
             }
         }
-    }
-}
-
-fn add(a: Counters, b: Counters) -> Counters {
-    Counters {
-        blocks: a.blocks.wrapping_add(b.blocks),
-        instructions: a.instructions.wrapping_add(b.instructions),
-        invalidated: a.invalidated.wrapping_add(b.invalidated),
-        flushes: a.flushes.wrapping_add(b.flushes),
-        tlb_misses: a.tlb_misses.wrapping_add(b.tlb_misses),
-        fallbacks: a.fallbacks.wrapping_add(b.fallbacks),
-        entries: a.entries.wrapping_add(b.entries),
-        ..Counters::default()
     }
 }
 

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kasane_cpu::Activity;
 use kasane_cpu::apic::{events, registers};
-use kasane_interp::accelerator::{Accelerator, Ran};
+use kasane_interp::accelerator::{Accelerator, CodeFollowers, Ran};
 use kasane_interp::cpu::{Cpu, Shadow};
 use kasane_memory::Ram;
 use kasane_spec_x86::control::dr6;
-use kasane_translate::{Counters, Policy, Translated};
+use kasane_translate::{Policy, Translated};
 
 use super::kernel::{self, INTERRUPTS, Pages, Right};
 use crate::case::{Case, Fault, Outcome};
@@ -89,8 +89,6 @@ pub(super) struct Exchange {
     /// To be begun.
     pub(super) start: Option<Box<(Case, Plan)>>,
     pub(super) end: Option<End>,
-    /// Of the translator, when it ended.
-    pub(super) counters: Counters,
 }
 
 pub(super) type Shared = Arc<Mutex<Exchange>>;
@@ -135,9 +133,7 @@ impl Harness {
 
     fn end(&mut self, cpu: &mut Cpu, end: End) -> Ran {
         self.running = false;
-        let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
-        exchange.end = Some(end);
-        exchange.counters = self.translator.as_ref().map(Translated::counters).unwrap_or_default();
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner).end = Some(end);
         cpu.mailbox.post(events::KICK);
         Ran::Around
     }
@@ -256,5 +252,11 @@ impl Accelerator for Harness {
             return ran;
         }
         self.translator.as_mut().map_or(Ran::Cold, |translator| translator.run(cpu))
+    }
+    fn followers(&self) -> Option<Arc<dyn CodeFollowers>> {
+        self.translator.as_ref()?.followers()
+    }
+    fn counts(&self) -> Vec<(String, u64)> {
+        self.translator.as_ref().map(Translated::counts).unwrap_or_default()
     }
 }

@@ -13,7 +13,7 @@ use kasane_host_code::HostCode;
 use kasane_interp::{InterpConfig, InterpPartition};
 use kasane_memory::{GuestMemory, Ram, RamBacking, RamSlot};
 use kasane_passthrough::{CodeRunner, Passthrough};
-use kasane_translate::{Counters, Translated};
+use kasane_translate::{self as translate, Translated};
 
 use super::disturb::{End, Harness, Plan, Shared};
 use super::kernel::{self, CODE_GPA, DATA_GPA, MEMORY, OPEN_GPA};
@@ -116,7 +116,10 @@ impl Machine {
                 let translator = match engine {
                     Engine::Interpreter => None,
                     Engine::Translator { arena, flags } => {
-                        let translator = Translated::new(arenas.arena(arena).ok()?)?;
+                        let translator = Translated::new(
+                            translate::Shared::new(arenas.arena(arena).ok()?, 1)?,
+                            0,
+                        );
                         Some(match flags {
                             FaultFlags::Exact => translator.strict(),
                             FaultFlags::Live => translator,
@@ -148,8 +151,8 @@ impl Machine {
 
     /// What its translator did.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner).counters
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        self.vcpu.counts()
     }
 
     /// Runs a block from its beginning to its end.

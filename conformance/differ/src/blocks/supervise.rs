@@ -27,15 +27,21 @@ pub struct Plan {
 
 const VECTORS: usize = 32;
 /// What is counted of translators.
-const TRANSLATED: [&str; 7] = [
-    "blocks translated",
-    "instructions translated",
-    "blocks dropped",
-    "caches dropped",
-    "misses of the TLB",
-    "instructions left to the interpreter",
-    "times entered",
+const TRANSLATED: [&str; 11] = [
+    "blocks",
+    "instructions",
+    "invalidated_blocks",
+    "cache_flushes",
+    "tlb_misses",
+    "refused_accesses",
+    "entries",
+    "links",
+    "indirect_misses",
+    "host_exceptions",
+    INTERPRETED,
 ];
+/// All that begin with this are counted together.
+const INTERPRETED: &str = "interpreted";
 
 /// What one process tells.
 #[repr(C)]
@@ -102,18 +108,15 @@ fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Resul
     let (mut n, step, end) = job;
     let mut together = 0;
     let count_machines = |session: &Session| {
-        let it = session.translated_code();
-        let all = [
-            it.blocks,
-            it.instructions,
-            it.invalidated,
-            it.flushes,
-            it.tlb_misses,
-            it.fallbacks,
-            it.entries,
-        ];
-        for (counter, value) in progress.translated.iter().zip(all) {
-            counter.fetch_add(value, Ordering::Relaxed);
+        for (name, value) in session.counts() {
+            let known = |known: &&str| {
+                *known == name || *known == INTERPRETED && name.starts_with(INTERPRETED)
+            };
+            let counter =
+                TRANSLATED.iter().position(known).and_then(|n| progress.translated.get(n));
+            if let Some(counter) = counter {
+                counter.fetch_add(value, Ordering::Relaxed);
+            }
         }
     };
     while n < end && !progress.stop.load(Ordering::Relaxed) {
