@@ -59,7 +59,7 @@ impl Plan {
             seed: rng.next(),
             rounds: rng.pick(&[1, 2, 2, 3]),
             threshold: rng.pick(&[1, 1, 1, 1, 1, 2, 3, 255]),
-            polls: rng.pick(&[2000, 2000, 2000, 0, 0, 1, 3]),
+            polls: rng.pick(&[2000, 2000, 2000, 1, 1, 2, 5]),
             interrupts,
             flushes,
             cold,

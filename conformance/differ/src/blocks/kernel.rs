@@ -1,13 +1,14 @@
 //! The system under a block's user code: page tables, descriptors, handlers.
 //!
 //! An exception of the block ends it: it is seen at the first instruction of its handler, which
-//! never runs. Interrupts are handled and returned from, and so is a page fault of a page that was
+//! does nothing. Interrupts are handled and returned from, and so is a page fault of a page that was
 //! only taken away for a while ([`SWAPPED`]).
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use kasane_cpu::{CpuState, SegmentRegister};
 use kasane_memory::{GuestMemory, Ram};
+use kasane_spec_x86::control::cr4;
 use kasane_spec_x86::paging;
 
 use crate::interp::start_state;
@@ -63,16 +64,19 @@ pub(super) const INTERRUPTS: [u8; 4] = [0x40, 0x41, 0x42, 0x43];
 const STUB: u64 = 16;
 const STUBS: u64 = 32;
 
-/// The user pages: linear address, and the entry for it.
+/// The user pages: linear address, and the entry for it. The second of each kind is global.
 fn user_pages() -> impl Iterator<Item = (u64, u64)> {
     let page = |n: usize| (n * PAGE) as u64;
-    let user = paging::P | paging::US | paging::A;
-    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), (CODE_GPA + page(n)) | user));
+    let user = |n: usize| {
+        let global = if n == 1 { paging::G } else { 0 };
+        paging::P | paging::US | paging::A | global
+    };
+    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), (CODE_GPA + page(n)) | user(n)));
     let open = (0..OPEN_PAGES)
-        .map(move |n| (OPEN_CODE + page(n), (OPEN_GPA + page(n)) | user | paging::RW));
+        .map(move |n| (OPEN_CODE + page(n), (OPEN_GPA + page(n)) | user(n) | paging::RW));
     let data = (0..DATA_PAGES).map(move |n| {
         let writable = if n < WRITABLE_PAGES { paging::RW } else { 0 };
-        (DATA + page(n), (DATA_GPA + page(n)) | user | writable | paging::NX)
+        (DATA + page(n), (DATA_GPA + page(n)) | user(n) | writable | paging::NX)
     });
     code.chain(open).chain(data)
 }
@@ -94,10 +98,10 @@ pub(super) fn install(ram: &Ram) -> anyhow::Result<()> {
     ram.store_u64(PD_EXIT + index(EXIT, 1) * 8, PT_EXIT | table)?;
     let user = paging::P | paging::US | paging::A;
     ram.store_u64(PT_EXIT + index(TRAMPOLINE, 0) * 8, EXIT_GPA | user)?;
-    let kernel = paging::P | paging::RW | paging::A | paging::D;
-    ram.store_u64(PML4 + index(KERNEL, 3) * 8, PDPT_KERNEL | kernel)?;
-    ram.store_u64(PDPT_KERNEL + index(KERNEL, 2) * 8, PD_KERNEL | kernel)?;
-    ram.store_u64(PD_KERNEL + index(KERNEL, 1) * 8, PT_KERNEL | kernel)?;
+    let kernel = paging::P | paging::RW | paging::A | paging::D | paging::G;
+    ram.store_u64(PML4 + index(KERNEL, 3) * 8, PDPT_KERNEL | table)?;
+    ram.store_u64(PDPT_KERNEL + index(KERNEL, 2) * 8, PD_KERNEL | table)?;
+    ram.store_u64(PD_KERNEL + index(KERNEL, 1) * 8, PT_KERNEL | table)?;
     let window = |at: u64, gpa: u64| ram.store_u64(PT_KERNEL + index(at, 0) * 8, gpa | kernel);
     for page in (0..0x4000).step_by(PAGE) {
         window(KERNEL + page, KERNEL_GPA + page)?;
@@ -149,8 +153,9 @@ fn stub(vector: u8) -> u64 {
 }
 
 fn handlers(ram: &Ram) -> anyhow::Result<()> {
-    ram.fill(KERNEL_GPA, STUBS * STUB, 0xF4)?;
     for vector in 0..STUBS as u8 {
+        // A jump to itself: INT3 gets here without anybody looking, and stays until somebody does.
+        ram.write(kernel_gpa(stub(vector)), &[0xEB, 0xFE])?;
         gate(ram, vector, stub(vector))?;
     }
     let mut at = KERNEL + STUBS * STUB;
@@ -240,9 +245,12 @@ fn busy(a: &mut CodeAssembler) -> Result<(), IcedError> {
 /// Brings the pages back.
 fn page_fault(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.push(rax)?;
-    for (n, (at, _)) in (0u64..).zip(user_pages()) {
+    for (n, (at, entry)) in (0u64..).zip(user_pages()) {
         a.mov(rax, qword_ptr(ENTRIES + n * 8))?;
         a.mov(qword_ptr(TABLE_WINDOW + index(at, 0) * 8), rax)?;
+        if entry & paging::G != 0 {
+            a.invlpg(byte_ptr(at))?;
+        }
     }
     a.mov(qword_ptr(SWAPPED), 0)?;
     a.mov(rax, cr3)?;
@@ -322,6 +330,7 @@ pub(super) fn frame(ram: &Ram, vector: u8, top: u64) -> [u64; 4] {
 /// The processor before its first block.
 pub(super) fn state() -> CpuState {
     let mut state = start_state();
+    state.cr4 |= cr4::PGE;
     state.tr = SegmentRegister { selector: 0x40, access: 0x8B, limit: 0x67, base: TASK };
     (state.gdtr.base, state.gdtr.limit) = (TABLES, 0x3F);
     (state.idtr.base, state.idtr.limit) = (IDT, 0xFFF);

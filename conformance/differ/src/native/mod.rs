@@ -140,11 +140,6 @@ impl Native {
         it.code().fill(INT3);
         it.open_code().fill(INT3);
         it.keep_own_bases();
-        // SAFETY: 64-bit code does not look at DS and ES; 32-bit tests do.
-        unsafe {
-            std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) USER_DS,
-                options(nomem, nostack, preserves_flags));
-        }
         signals::install(parts.signal_entry, parts.finish)?;
         Ok(it)
     }
@@ -233,6 +228,7 @@ impl Native {
     }
 
     fn enter(&mut self, case: &Case) {
+        Self::set_segments();
         // SAFETY: the state page is mapped and only touched here, by the trampoline and by the
         // handler, all on this thread.
         unsafe {
@@ -263,6 +259,16 @@ impl Native {
         }
         // SAFETY: as above.
         unsafe { (*Self::state()).own.running = 0 };
+    }
+
+    /// DS and ES as Linux leaves them for 32-bit programs. A test that comes to run bytes that
+    /// nobody meant as code may have loaded others.
+    fn set_segments() {
+        // SAFETY: 64-bit code does not look at DS and ES; 32-bit tests do.
+        unsafe {
+            std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) USER_DS,
+                options(nomem, nostack, preserves_flags));
+        }
     }
 
     fn outcome(case: &Case) -> Outcome {

@@ -65,8 +65,16 @@ impl Maker<'_> {
             self.plain();
             self.program.place(label);
         }
-        let code = if self.bits == 64 { Code::Retnq } else { Code::Retnd };
-        self.program.push(Instruction::with(code));
+        let wide = self.bits == 64;
+        let ret = if self.rng.chance(20) {
+            let code = if wide { Code::Retnq_imm16 } else { Code::Retnd_imm16 };
+            Instruction::with1(code, 8 * self.rng.below(4) as u32)
+        } else {
+            Ok(Instruction::with(if wide { Code::Retnq } else { Code::Retnd }))
+        };
+        if let Ok(ret) = ret {
+            self.program.push(ret);
+        }
     }
 
     pub(super) fn indirect_jump(&mut self) {
