@@ -39,6 +39,7 @@ impl Mem {
 /// Conditions of Jcc (SDM vol. 2A appendix B.1.4.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
+    Equal = 4,
     NotEqual = 5,
     Sign = 8,
     Above = 7,

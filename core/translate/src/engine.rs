@@ -13,6 +13,7 @@ use kasane_interp::cpu::{CodeSize, Cpu};
 use kasane_memory::Flushed;
 use kasane_passthrough::{CodeEntry, Outcome};
 use kasane_spec_x86::control::{cr0, cr4};
+use kasane_spec_x86::flags;
 
 use crate::cache::Key;
 use crate::counters::Counters;
@@ -181,7 +182,8 @@ impl Translated {
 
     /// Takes the mode over that blocks are made for now; false if the interpreter has to do it.
     fn take_mode(&mut self, cpu: &Cpu) -> bool {
-        if cpu.mode.code != CodeSize::Bits64 || cpu.alignment_checked() {
+        let ring = cpu.mode.cpl == 0 || cpu.mode.cpl == 3;
+        if cpu.mode.code != CodeSize::Bits64 || cpu.alignment_checked() || !ring {
             return false;
         }
         let mut mode = cpu.mode.data as u8;
@@ -279,6 +281,11 @@ impl Translated {
         hot.set_guest_flags(cpu.state.rflags);
         let [_, _, _, _, fs, gs] = cpu.mode.base;
         hot.segment_base = [fs, gs];
+        hot.kernel_gs = cpu.state.msrs.kernel_gs_base;
+        hot.rflags = cpu.state.rflags;
+        let s = &cpu.state;
+        hot.selectors = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs].map(|segment| segment.selector);
+        hot.waiting = u32::from(cpu.apic.ready().is_some() || cpu.mailbox.extint());
         hot.vector = core::ptr::from_mut::<VectorState>(&mut cpu.state.vector) as u64;
     }
     fn sync_out(&mut self, cpu: &mut Cpu, rip: u64) {
@@ -289,8 +296,14 @@ impl Translated {
         for (number, value) in [(4, rsp), (9, r9), (10, r10), (11, r11), (15, r15)] {
             cpu.set_gpr(number, value);
         }
-        cpu.set_flags(kasane_spec_x86::flags::ARITHMETIC, hot.guest_flags());
+        cpu.state.rflags = hot.rflags & !flags::ARITHMETIC | hot.guest_flags();
         cpu.state.rip = rip;
+        let [_, gs] = hot.segment_base;
+        if cpu.state.gs.base != gs {
+            cpu.state.gs.base = gs;
+            cpu.state.msrs.kernel_gs_base = hot.kernel_gs;
+            cpu.refresh_mode();
+        }
     }
 
     /// Runs from `code` until the interpreter is needed.

@@ -34,8 +34,47 @@ pub(crate) enum Kind {
     Branch(u64),
     /// With the bytes that it drops besides the return address.
     Return(u16),
+    /// A bit test whose memory operand begins where the bit offset says.
+    BitString,
+    /// Sensitive, and done in place.
+    System(System),
     /// The interpreter does it.
     Interpreted,
+}
+
+/// Sensitive instructions that are done in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum System {
+    Cli,
+    Sti,
+    Pushf,
+    Popf,
+    Swapgs,
+    /// Of the segment with this number.
+    ReadSelector(u8),
+}
+
+impl System {
+    fn of(instruction: &Instruction) -> Option<Self> {
+        use iced_x86::Code;
+        Some(match instruction.code() {
+            Code::Cli => Self::Cli,
+            Code::Sti => Self::Sti,
+            Code::Pushfq => Self::Pushf,
+            Code::Popfq => Self::Popf,
+            Code::Swapgs => Self::Swapgs,
+            Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
+                if instruction.op0_kind() == OpKind::Register =>
+            {
+                Self::ReadSelector(instruction.op1_register().number() as u8)
+            }
+            _ => return None,
+        })
+    }
+    /// Only the kernel's are done in place: in ring 3 they fault or are different.
+    pub(crate) fn needs_ring0(self) -> bool {
+        !matches!(self, Self::Pushf | Self::ReadSelector(_))
+    }
 }
 
 /// What an explicit memory operand is used for.
@@ -86,8 +125,10 @@ impl Analyst {
             may_fault: true,
         };
         guest.kind = kind(instruction);
-        if matches!(guest.kind, Kind::Plain | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect)
-            && self.operands(&mut guest).is_none()
+        if matches!(
+            guest.kind,
+            Kind::Plain | Kind::BitString | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect
+        ) && self.operands(&mut guest).is_none()
         {
             guest.kind = Kind::Interpreted;
         }
@@ -165,6 +206,9 @@ fn can_trap(instruction: &Instruction) -> bool {
 }
 
 fn kind(instruction: &Instruction) -> Kind {
+    if let Some(system) = System::of(instruction) {
+        return Kind::System(system);
+    }
     if instruction.is_invalid() || instruction.is_privileged() {
         return Kind::Interpreted;
     }
@@ -214,6 +258,7 @@ fn straight(instruction: &Instruction) -> Kind {
         Code::Leaveq => Kind::Leave,
         Code::Lea_r32_m | Code::Lea_r64_m => Kind::Lea,
         _ if is_hint(instruction) => Kind::Nop,
+        _ if is_bit_string(instruction) => Kind::BitString,
         _ if runs_as_it_is(instruction) => Kind::Plain,
         _ => Kind::Interpreted,
     }
@@ -298,9 +343,6 @@ fn runs_as_it_is(instruction: &Instruction) -> bool {
     if !features.iter().all(|feature| is_integer(*feature) || is_vector(*feature)) {
         return false;
     }
-    if is_bit_string(instruction) {
-        return false;
-    }
     if instruction.is_vsib() || instruction.has_op_mask() || instruction.is_string_instruction() {
         return false;
     }
@@ -316,6 +358,7 @@ fn is_bit_string(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Bt | Btc | Btr | Bts)
         && instruction.op0_kind() == OpKind::Memory
         && instruction.op1_kind() == OpKind::Register
+        && instruction.op1_register().size() >= 4
 }
 
 /// Vector instructions with implied operands, or that fences and caches are made of.

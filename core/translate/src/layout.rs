@@ -70,6 +70,14 @@ pub(crate) struct Hot {
     pub(crate) vector: u64,
     /// Bases of the guest's FS and GS.
     pub(crate) segment_base: [u64; 2],
+    /// The base that SWAPGS exchanges with that of GS.
+    pub(crate) kernel_gs: u64,
+    /// RFLAGS but for the arithmetic flags.
+    pub(crate) rflags: u64,
+    /// Selectors, in the order of `Seg`.
+    pub(crate) selectors: [u16; 6],
+    /// An interrupt waits for IF.
+    pub(crate) waiting: u32,
     pub(crate) host_mxcsr: u32,
     /// The flags at a host exception, as in `flags`.
     pub(crate) fault_flags: u32,
@@ -98,6 +106,14 @@ pub(crate) mod at {
     pub(crate) const FAULT_FLAGS: usize = offset_of!(Hot, fault_flags);
     pub(crate) const HOST_MXCSR: usize = offset_of!(Hot, host_mxcsr);
 
+    pub(crate) const KERNEL_GS: usize = offset_of!(Hot, kernel_gs);
+    pub(crate) const RFLAGS: usize = offset_of!(Hot, rflags);
+    pub(crate) const WAITING: usize = offset_of!(Hot, waiting);
+
+    /// Of a segment's selector.
+    pub(crate) const fn selector(segment: u8) -> usize {
+        offset_of!(Hot, selectors) + 2 * segment as usize
+    }
     pub(crate) const fn reg(number: u8) -> usize {
         offset_of!(Hot, regs) + 8 * number as usize
     }

@@ -63,7 +63,10 @@ impl Maker {
             let vectors = uses_vectors(&instruction);
             let unit =
                 if instruction.encoding() == iced_x86::EncodingKind::VEX { AVX } else { SSE };
-            if !shown(cpu, &instruction) || vectors && guest.kind == Kind::Plain && mode & unit == 0
+            let ring0 = matches!(guest.kind, Kind::System(system) if system.needs_ring0());
+            if !shown(cpu, &instruction)
+                || ring0 && cpu.mode.cpl != 0
+                || vectors && guest.kind == Kind::Plain && mode & unit == 0
             {
                 guest.kind = Kind::Interpreted;
             }

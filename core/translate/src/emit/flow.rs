@@ -104,7 +104,7 @@ impl Emitter<'_> {
         }
     }
     /// The number of an instruction that the interpreter will do.
-    fn leave_to_interpreter(&mut self, guest: &Guest) -> u32 {
+    pub(super) fn leave_to_interpreter(&mut self, guest: &Guest) -> u32 {
         self.left.push(guest.instruction);
         self.left.len().wrapping_sub(1) as u32
     }
@@ -167,7 +167,12 @@ impl Emitter<'_> {
     /// Looks the target in R9 up: R10 is its index in the jump table. The interpreter does the
     /// instruction if it is not there. Nothing of the guest has changed yet.
     pub(super) fn find_target(&mut self, guest: &Guest) {
-        self.poll(0, Site::Go { rip: self.rip });
+        let site = if self.in_shadow {
+            Site::Interpret { rip: self.rip, op: self.leave_to_interpreter(guest) }
+        } else {
+            Site::Go { rip: self.rip }
+        };
+        self.poll(0, site);
         let retry = self.here();
         self.asm.op_reg(false, &[0x89], reg::R9, reg::R10); // mov r10d, r9d
         self.asm.bytes(&[0x41, 0xC1, 0xEA, JUMP_SHIFT]); // shr r10d, 7

@@ -92,16 +92,20 @@ impl Emitter<'_> {
             return Ok(self.based(host_of(number(base)), disp, access.size, access.write));
         }
         self.address(instruction, reg::R9, true)?;
+        self.add_segment_of(instruction);
+        self.check(access.size, access.write);
+        self.add_host();
+        Ok(Reach::Host)
+    }
+    /// Adds the segment's base to R9.
+    pub(super) fn add_segment_of(&mut self, instruction: &Instruction) {
         match instruction.memory_segment() {
             Register::FS => self.add_segment(0),
             Register::GS => self.add_segment(1),
             _ => {}
         }
-        self.check(access.size, access.write);
-        self.add_host();
-        Ok(Reach::Host)
     }
-    pub(super) fn add_segment(&mut self, which: usize) {
+    fn add_segment(&mut self, which: usize) {
         self.asm.op_mem(true, &[0x03], reg::R9, Mem::state(at::segment_base(which)));
     }
 

@@ -6,6 +6,7 @@
 //! | `memory` | the inline TLB's check, and how a checked operand is reached |
 //! | `flow` | jumps, calls, returns, polls, the ways out |
 //! | `plain` | the guest's own instruction with its operands renamed |
+//! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
 
 mod flags;
@@ -13,13 +14,14 @@ mod flow;
 mod memory;
 mod names;
 mod plain;
+mod system;
 
 use alloc::vec::Vec;
 
 use iced_x86::{Encoder, Instruction};
 
 use crate::asm::{Asm, Jump};
-use crate::guest::{ALL_FLAGS, Guest, Kind};
+use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::stubs::Stubs;
 use flags::Flags;
 use flow::condition;
@@ -128,6 +130,7 @@ impl Translator {
             later: Vec::new(),
             flags: Flags { host: true, saved: false },
             rip: 0,
+            in_shadow: false,
         };
         let live_in = source.live.first().copied().unwrap_or(ALL_FLAGS);
         if live_in != 0 {
@@ -138,6 +141,9 @@ impl Translator {
         let mut open = true;
         for (index, guest) in source.guests.iter().enumerate() {
             emitter.rip = guest.instruction.ip();
+            let before_that = index.checked_sub(1).and_then(|n| source.guests.get(n));
+            emitter.in_shadow =
+                before_that.is_some_and(|guest| guest.kind == Kind::System(System::Sti));
             let before = emitter.mark();
             match emitter.instruction(index, guest) {
                 Ok(goes_on) => {
@@ -177,6 +183,8 @@ struct Emitter<'a> {
     flags: Flags,
     /// Of the instruction at hand.
     rip: u64,
+    /// No interrupt may come before the instruction at hand.
+    in_shadow: bool,
 }
 
 /// A place to go back to.
@@ -222,6 +230,8 @@ impl Emitter<'_> {
             Kind::Push => self.push(index, guest)?,
             Kind::Pop => self.pop(index, guest),
             Kind::Leave => self.leave_frame(index),
+            Kind::System(system) => self.system(index, guest, system)?,
+            Kind::BitString => self.bit_string(index, guest)?,
             Kind::Branch(target) => {
                 self.need_host_flags();
                 let code = condition(guest.instruction.condition_code())?;

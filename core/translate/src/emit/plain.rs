@@ -1,8 +1,9 @@
 //! Instructions that run as they are, and the few that move data in a form of their own.
 
-use iced_x86::{OpKind, Register};
+use iced_x86::{Instruction, OpKind, Register};
 
 use super::flags::Flags;
+use super::memory::Reach;
 use super::names::{Homed, host_of, is_homed, number, rename_memory, rename_registers};
 use super::{Emitter, FaultPoint, NotEncodable};
 use crate::asm::{Mem, reg};
@@ -74,6 +75,53 @@ impl Emitter<'_> {
         self.asm.mov(rbp, reg::R11);
     }
 
+    /// BT and its like with a bit offset that reaches beyond the operand: the address is that of
+    /// the word that holds the bit (SDM vol. 2A §3.1.1.9).
+    pub(super) fn bit_string(&mut self, index: usize, guest: &Guest) -> Result<(), NotEncodable> {
+        self.give_up_flags(self.live(index));
+        let instruction = &guest.instruction;
+        let Some(access) = guest.access else { return Err(NotEncodable) };
+        let offset = instruction.op1_register();
+        let wide = access.size == 8;
+        self.address(instruction, reg::R9, true)?;
+        self.add_segment_of(instruction);
+        let source = number(offset);
+        let host = if is_homed(source) { reg::R11 } else { host_of(source) };
+        if is_homed(source) {
+            self.asm.load(reg::R11, Mem::state(at::homed(source)));
+        }
+        if wide {
+            self.asm.mov(reg::R10, host);
+        } else {
+            self.asm.op_reg(true, &[0x63], reg::R10, host); // movsxd
+        }
+        let (bits, size) = if wide { (6, 3) } else { (5, 2) };
+        self.asm.bytes(&[0x49, 0xC1, 0xFA, bits]); // sar r10, bits
+        let word = Mem { base: Some(reg::R9), index: Some((reg::R10, size)), disp: 0 };
+        self.asm.lea(true, reg::R9, word);
+        self.check(access.size, access.write);
+        self.add_host();
+        // The bit's number within the word.
+        if is_homed(source) {
+            self.asm.load(reg::R10, Mem::state(at::homed(source)));
+        } else {
+            self.asm.op_reg(false, &[0x89], host, reg::R10);
+        }
+        self.asm.op_reg(false, &[0x83], 4, reg::R10); // and r10d, imm8
+        self.asm.bytes(&[(1 << bits) - 1]);
+        let kept = self.live(index.wrapping_add(1)) & !guest.flags_written;
+        if kept != 0 {
+            self.need_host_flags();
+        }
+        let mut renamed = *instruction;
+        rename_memory(&mut renamed, Reach::Host);
+        let number = if wide { Register::R10 } else { Register::R10D };
+        renamed.set_op_register(1, number);
+        self.encoded(&renamed, guest)?;
+        self.flags = Flags { host: true, saved: false };
+        Ok(())
+    }
+
     /// The guest's own instruction with its operands renamed.
     pub(super) fn plain(&mut self, index: usize, guest: &Guest) -> Result<(), NotEncodable> {
         let mut homed = Homed::of(guest);
@@ -94,15 +142,7 @@ impl Emitter<'_> {
             self.asm.load(scratch, Mem::state(at::homed(guest_register)));
         }
         rename_registers(&mut renamed, &homed);
-        let at_code = self.here();
-        let done = self.encoder.encode(&renamed, 0);
-        let encoded = self.encoder.take_buffer(); // also what an error left in it
-        done.map_err(|_| NotEncodable)?;
-        self.asm.bytes(&encoded);
-        if guest.may_fault {
-            let host_flags = self.flags.host;
-            self.fault_points.push(FaultPoint { code: at_code, rip: self.rip, host_flags });
-        }
+        self.encoded(&renamed, guest)?;
         for (guest_register, scratch) in homed.places() {
             if homed.is_written(guest_register) {
                 self.asm.store(Mem::state(at::homed(guest_register)), scratch);
@@ -110,6 +150,19 @@ impl Emitter<'_> {
         }
         if guest.changes_flags {
             self.flags = Flags { host: true, saved: false };
+        }
+        Ok(())
+    }
+
+    fn encoded(&mut self, renamed: &Instruction, guest: &Guest) -> Result<(), NotEncodable> {
+        let at_code = self.here();
+        let done = self.encoder.encode(renamed, 0);
+        let encoded = self.encoder.take_buffer(); // also what an error left in it
+        done.map_err(|_| NotEncodable)?;
+        self.asm.bytes(&encoded);
+        if guest.may_fault {
+            let host_flags = self.flags.host;
+            self.fault_points.push(FaultPoint { code: at_code, rip: self.rip, host_flags });
         }
         Ok(())
     }

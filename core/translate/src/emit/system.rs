@@ -1,0 +1,141 @@
+//! Sensitive instructions that kernels use all the time, done in place: PUSHF, POPF, CLI, STI,
+//! SWAPGS, reads of segment registers. Everything about them that is not the common case leaves
+//! to the interpreter before anything has changed.
+//!
+//! These are the chapter's critical instructions: in ring 3 a native PUSHF shows the host's flags
+//! and a native POPF drops IF without a word, so that trapping alone does not virtualize them.
+//!
+//! # Interrupts
+//! A POPF or STI that sets IF while an interrupt is known to wait ([`crate::layout::Hot::waiting`],
+//! as it was when code was entered) is the interpreter's. One that arrives later is found by a
+//! poll, as with IF set. A poll of the instruction behind STI lets the interpreter do that one
+//! first, because no interrupt comes between the two (SDM vol. 2B, STI).
+
+use super::flags::Flags;
+use super::names::{host_of, is_homed, number};
+use super::{Emitter, NotEncodable, Site};
+use crate::asm::{Condition, Jump, Mem, reg};
+use crate::guest::{Guest, System};
+use crate::layout::at;
+use kasane_spec_x86::flags;
+
+/// What PUSHF does not show (SDM vol. 2B, PUSHF).
+const NOT_PUSHED: u64 = flags::ARITHMETIC | flags::RF | flags::VM;
+/// What POPF changes here; anything else is the interpreter's.
+const POPPED: u64 = flags::ARITHMETIC | flags::IF;
+
+impl Emitter<'_> {
+    pub(super) fn system(
+        &mut self,
+        index: usize,
+        guest: &Guest,
+        system: System,
+    ) -> Result<(), NotEncodable> {
+        let after = self.live(index.wrapping_add(1));
+        match system {
+            System::Cli => {
+                self.give_up_flags(after);
+                self.and_rflags(!flags::IF);
+            }
+            System::Sti => {
+                if self.source.guests.len() <= index.wrapping_add(1) {
+                    return Err(NotEncodable); // its shadow reaches into another block
+                }
+                self.give_up_flags(after);
+                self.unless_waiting(guest);
+                self.or_rflags(flags::IF);
+            }
+            System::Pushf => self.pushf(index),
+            System::Popf => self.popf(index, guest),
+            System::Swapgs => {
+                self.asm.load(reg::R9, Mem::state(at::segment_base(1)));
+                self.asm.load(reg::R10, Mem::state(at::KERNEL_GS));
+                self.asm.store(Mem::state(at::segment_base(1)), reg::R10);
+                self.asm.store(Mem::state(at::KERNEL_GS), reg::R9);
+            }
+            System::ReadSelector(segment) => {
+                let to = number(guest.instruction.op0_register());
+                let host = if is_homed(to) { reg::R9 } else { host_of(to) };
+                let selector = Mem::state(at::selector(segment));
+                self.asm.op_mem(false, &[0x0F, 0xB7], host, selector); // movzx
+                if is_homed(to) {
+                    self.asm.store(Mem::state(at::homed(to)), reg::R9);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `and dword [rflags], mask`
+    fn and_rflags(&mut self, mask: u64) {
+        self.asm.op_mem(false, &[0x81], 4, Mem::state(at::RFLAGS));
+        self.asm.bytes(&(mask as u32).to_le_bytes());
+    }
+    /// `or dword [rflags], bits`
+    fn or_rflags(&mut self, bits: u64) {
+        self.asm.op_mem(false, &[0x81], 1, Mem::state(at::RFLAGS));
+        self.asm.bytes(&(bits as u32).to_le_bytes());
+    }
+    /// Leaves to the interpreter if an interrupt waits.
+    fn unless_waiting(&mut self, guest: &Guest) {
+        self.asm.op_mem(false, &[0x83], 7, Mem::state(at::WAITING)); // cmp dword, imm8
+        self.asm.bytes(&[0]);
+        let waits = self.asm.jcc(Condition::NotEqual);
+        self.interpret_later(waits, guest);
+    }
+    fn interpret_later(&mut self, from: Jump, guest: &Guest) {
+        let op = self.leave_to_interpreter(guest);
+        self.leave_later(from, Site::Interpret { rip: self.rip, op });
+    }
+
+    fn pushf(&mut self, index: usize) {
+        self.give_up_flags(self.live(index));
+        let reach = self.based(reg::R15, -8, 8, true);
+        // R9 is free: the operand is reached by its base.
+        self.asm.op_mem(false, &[0x0F, 0xB7], reg::R9, Mem::state(at::FLAGS)); // movzx r9d, word
+        self.asm.mov(reg::R11, reg::R9);
+        self.asm.bytes(&[0x41, 0xC1, 0xE9, 8]); // shr r9d, 8
+        self.and(reg::R9, (flags::ARITHMETIC & 0xFF) as u32);
+        self.and(reg::R11, 1);
+        self.asm.bytes(&[0x41, 0xC1, 0xE3, 11]); // shl r11d, 11: OF
+        self.asm.op_reg(false, &[0x09], reg::R11, reg::R9); // or r9d, r11d
+        self.asm.op_mem(false, &[0x8B], reg::R11, Mem::state(at::RFLAGS));
+        self.and(reg::R11, !NOT_PUSHED as u32);
+        self.asm.op_reg(false, &[0x09], reg::R9, reg::R11); // or r11d, r9d
+        self.asm.store(reach.mem(), reg::R11);
+        self.asm.lea(true, reg::R15, Mem::base(reg::R15, -8));
+    }
+
+    fn popf(&mut self, index: usize, guest: &Guest) {
+        self.give_up_flags(self.live(index));
+        let reach = self.based(reg::R15, 0, 8, false);
+        self.asm.load(reg::R9, reach.mem());
+        self.asm.mov(reg::R10, reg::R9);
+        self.asm.op_mem(true, &[0x33], reg::R10, Mem::state(at::RFLAGS)); // xor
+        self.asm.op_reg(true, &[0xF7], 0, reg::R10); // test r10, imm32, sign-extended
+        self.asm.bytes(&(!POPPED as u32).to_le_bytes());
+        let other = self.asm.jcc(Condition::NotEqual);
+        self.interpret_later(other, guest);
+        self.asm.op_reg(false, &[0xF7], 0, reg::R9); // test r9d, IF
+        self.asm.bytes(&(flags::IF as u32).to_le_bytes());
+        let off = self.asm.jcc(Condition::Equal);
+        self.unless_waiting(guest);
+        self.asm.bind(off);
+        self.and_rflags(!flags::IF);
+        self.asm.mov(reg::R10, reg::R9);
+        self.and(reg::R10, flags::IF as u32);
+        self.asm.op_mem(false, &[0x09], reg::R10, Mem::state(at::RFLAGS)); // or
+        self.asm.op_reg(false, &[0x0F, 0xB6], reg::R10, reg::R9); // movzx r10d, r9b
+        self.asm.bytes(&[0x41, 0xC1, 0xE2, 8]); // shl r10d, 8
+        self.asm.bytes(&[0x41, 0xC1, 0xE9, 11]); // shr r9d, 11: OF
+        self.and(reg::R9, 1);
+        self.asm.op_reg(false, &[0x09], reg::R9, reg::R10); // or r10d, r9d
+        self.asm.store(Mem::state(at::FLAGS), reg::R10);
+        self.asm.lea(true, reg::R15, Mem::base(reg::R15, 8));
+        self.flags = Flags { host: false, saved: true };
+    }
+    fn and(&mut self, register: u8, mask: u32) {
+        self.asm.op_reg(false, &[0x81], 4, register);
+        self.asm.bytes(&mask.to_le_bytes());
+    }
+}
