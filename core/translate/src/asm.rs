@@ -41,8 +41,9 @@ impl Mem {
 pub(crate) enum Condition {
     Equal = 4,
     NotEqual = 5,
-    Sign = 8,
     Above = 7,
+    Sign = 8,
+    Greater = 15,
 }
 
 /// A jump whose target is not known yet: the offset of its 32-bit displacement.
@@ -131,6 +132,48 @@ impl Asm {
     }
     pub(crate) fn mov(&mut self, to: u8, from: u8) {
         self.op_reg(true, &[0x89], from, to);
+    }
+
+    // --- 2, 4 or 8 bytes ---------------------------------------------------------------------
+
+    /// The operand-size prefix of 2 bytes; whether REX.W is needed.
+    fn size(&mut self, bytes: u32) -> bool {
+        if bytes == 2 {
+            self.byte(0x66);
+        }
+        bytes == 8
+    }
+    /// Zero-extended.
+    pub(crate) fn load_sized(&mut self, bytes: u32, register: u8, mem: Mem) {
+        let opcode: &[u8] = if bytes == 2 { &[0x0F, 0xB7] } else { &[0x8B] };
+        self.op_mem(bytes == 8, opcode, register, mem);
+    }
+    pub(crate) fn store_sized(&mut self, bytes: u32, mem: Mem, register: u8) {
+        let wide = self.size(bytes);
+        self.op_mem(wide, &[0x89], register, mem);
+    }
+    /// 8 bytes are sign-extended from 4.
+    pub(crate) fn store_imm(&mut self, bytes: u32, mem: Mem, value: i32) {
+        let wide = self.size(bytes);
+        self.op_mem(wide, &[0xC7], 0, mem);
+        let len = if bytes == 2 { 2 } else { 4 };
+        self.code.extend(value.to_le_bytes().into_iter().take(len));
+    }
+    /// 2 bytes leave the others alone.
+    pub(crate) fn mov_sized(&mut self, bytes: u32, to: u8, from: u8) {
+        let wide = self.size(bytes);
+        self.op_reg(wide, &[0x89], from, to);
+    }
+    pub(crate) fn zero_extend(&mut self, bytes: u32, to: u8, from: u8) {
+        match bytes {
+            2 => self.op_reg(false, &[0x0F, 0xB7], to, from),
+            _ => self.op_reg(bytes == 8, &[0x89], from, to),
+        }
+    }
+    /// 2 bytes leave the others alone.
+    pub(crate) fn lea_sized(&mut self, bytes: u32, register: u8, mem: Mem) {
+        let wide = self.size(bytes);
+        self.lea(wide, register, mem);
     }
     /// The shortest form that gives the whole register this value.
     pub(crate) fn mov_imm(&mut self, register: u8, value: u64) {

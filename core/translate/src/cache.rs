@@ -8,15 +8,15 @@ use kasane_interp::op::Op;
 use kasane_passthrough::CodeArena;
 
 use crate::emit::{FaultPoint, Site, Translated};
+use crate::mode::Mode;
 
-/// What identifies a block: the same bytes give other code at another RIP or privilege.
+/// What identifies a block: the same bytes give other code at another RIP or in another mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// Guest-physical address of its first byte.
     pub(crate) gpa: u64,
     pub(crate) rip: u64,
-    /// Privilege class and the vector units that are on.
-    pub(crate) mode: u8,
+    pub(crate) mode: Mode,
 }
 
 /// A block in the arena. Offsets are the arena's.

@@ -9,10 +9,9 @@ use kasane_cpu::VectorState;
 use kasane_cpu::paging::Access;
 use kasane_interp::Op;
 use kasane_interp::accelerator::{Accelerator, CodeFollowers, Ran, Step, step};
-use kasane_interp::cpu::{CodeSize, Cpu};
+use kasane_interp::cpu::Cpu;
 use kasane_memory::Flushed;
 use kasane_passthrough::{CodeEntry, Outcome};
-use kasane_spec_x86::control::{cr0, cr4};
 use kasane_spec_x86::flags;
 
 use crate::cache::Key;
@@ -21,12 +20,10 @@ use crate::emit::Site;
 use crate::guest::uses_vectors;
 use crate::layout::{CLASSES, Hot, StateBlock};
 use crate::make::Maker;
+use crate::mode::{Mode, linear, segment_limits};
 use crate::shared::Shared;
 use crate::tables::{Page, Tables};
 
-/// Bits of a key's mode above the privilege class.
-pub(crate) const SSE: u8 = 4;
-pub(crate) const AVX: u8 = 8;
 /// How often supervisor code is entered with the vector registers loaded after it had a vector
 /// instruction.
 const VECTOR_CREDIT: u32 = 256;
@@ -54,9 +51,9 @@ pub struct Translated {
     pub(crate) state: Box<StateBlock>,
     tables: Tables,
     pub(crate) maker: Maker,
-    pub(crate) mode: u8,
-    /// The modes that the jump tables hold blocks of.
-    jump_modes: [u8; CLASSES],
+    mode: Mode,
+    /// The mode, and the base of CS, that the jump tables hold blocks of.
+    jump_modes: [(Mode, u64); CLASSES],
     vector_credit: u32,
     policy: Policy,
     /// How much was read of the log of pages that became code.
@@ -95,8 +92,8 @@ impl Translated {
             state,
             tables,
             maker: Maker::new(),
-            mode: u8::MAX,
-            jump_modes: [u8::MAX; CLASSES],
+            mode: Mode::NONE,
+            jump_modes: [(Mode::NONE, 0); CLASSES],
             vector_credit: 0,
             policy: Policy::default(),
             log_read: 0,
@@ -118,10 +115,7 @@ impl Translated {
     }
 
     pub(crate) fn class(&self) -> usize {
-        usize::from(self.mode & 3)
-    }
-    fn has_vectors(&self) -> bool {
-        self.mode & SSE != 0
+        self.mode.class()
     }
 
     // --- what changed meanwhile --------------------------------------------------------------
@@ -137,6 +131,12 @@ impl Translated {
             Flushed::Nothing => {}
             Flushed::Pages(pages) => {
                 pages.into_iter().for_each(|page| Tables::flush_page(hot, page));
+                // Targets are known by RIP, which says little about a page if CS has a base.
+                for (class, (_, code_base)) in self.jump_modes.iter().enumerate() {
+                    if *code_base != 0 {
+                        self.tables.flush_jumps(hot, class);
+                    }
+                }
             }
             Flushed::Local => self.tables.flush_local(hot),
             Flushed::All => self.tables.flush_all(hot),
@@ -162,7 +162,7 @@ impl Translated {
         let mut cache = self.shared.cache();
         let current = self.generation == cache.generation;
         cache.drop_page(page, |key| {
-            if let Some(table) = hot.jumps.get_mut(usize::from(key.mode & 3)) {
+            if let Some(table) = hot.jumps.get_mut(key.mode.class()) {
                 table.forget(key.rip);
             }
         });
@@ -182,25 +182,15 @@ impl Translated {
 
     /// Takes the mode over that blocks are made for now; false if the interpreter has to do it.
     fn take_mode(&mut self, cpu: &Cpu) -> bool {
-        let ring = cpu.mode.cpl == 0 || cpu.mode.cpl == 3;
-        if cpu.mode.code != CodeSize::Bits64 || cpu.alignment_checked() || !ring {
-            return false;
-        }
-        let mut mode = cpu.mode.data as u8;
-        let s = &cpu.state;
-        let sse = s.cr0 & (cr0::EM | cr0::TS) == 0 && s.cr4 & cr4::OSFXSR != 0;
-        if sse && (cpu.mode.cpl == 3 || self.vector_credit > 0) {
-            mode |= SSE;
-            if s.cr4 & cr4::OSXSAVE != 0 && s.xcr0 & 6 == 6 {
-                mode |= AVX;
-            }
-        }
+        let vectors = cpu.mode.cpl == 3 || self.vector_credit > 0;
+        let Some(mode) = Mode::of(cpu, vectors) else { return false };
         self.mode = mode;
         let class = self.class();
+        let held = (mode, linear(cpu, 0));
         if let Some(of) = self.jump_modes.get_mut(class)
-            && *of != mode
+            && *of != held
         {
-            *of = mode;
+            *of = held;
             self.tables.flush_jumps(&mut self.state.hot, class);
         }
         true
@@ -242,14 +232,15 @@ impl Translated {
     /// finds out what to do about it.
     pub(crate) fn key(&self, cpu: &mut Cpu, rip: u64) -> Option<(Key, bool)> {
         let class = cpu.mode.fetch;
-        if !Cpu::canonical(rip) {
+        if !Cpu::canonical(rip) || rip >= self.mode.code_end() {
             return None;
         }
-        if cpu.tlb.exec(class, rip).is_none() {
-            cpu.translate_fill(rip, Access::Execute, class).ok()?;
+        let va = linear(cpu, rip);
+        if cpu.tlb.exec(class, va).is_none() {
+            cpu.translate_fill(va, Access::Execute, class).ok()?;
         }
-        let page = cpu.tlb.exec(class, rip)?;
-        Some((Key { gpa: page.gpa | rip & 0xFFF, rip, mode: self.mode }, page.global))
+        let page = cpu.tlb.exec(class, va)?;
+        Some((Key { gpa: page.gpa | va & 0xFFF, rip, mode: self.mode }, page.global))
     }
 
     /// Out of translated code and back, around something that waits for others.
@@ -279,12 +270,15 @@ impl Translated {
         }
         hot.homed = [r9, r10, r11, r15];
         hot.set_guest_flags(cpu.state.rflags);
-        let [_, _, _, _, fs, gs] = cpu.mode.base;
-        hot.segment_base = [fs, gs];
-        hot.kernel_gs = cpu.state.msrs.kernel_gs_base;
-        hot.rflags = cpu.state.rflags;
         let s = &cpu.state;
-        hot.selectors = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs].map(|segment| segment.selector);
+        let segments = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs];
+        hot.segment_base = cpu.mode.base;
+        if self.mode.bits() != 64 {
+            hot.segment_limit = segments.map(|segment| segment_limits(cpu, segment));
+        }
+        hot.kernel_gs = s.msrs.kernel_gs_base;
+        hot.rflags = s.rflags;
+        hot.selectors = segments.map(|segment| segment.selector);
         hot.waiting = u32::from(cpu.apic.ready().is_some() || cpu.mailbox.extint());
         hot.vector = core::ptr::from_mut::<VectorState>(&mut cpu.state.vector) as u64;
     }
@@ -298,7 +292,7 @@ impl Translated {
         }
         cpu.state.rflags = hot.rflags & !flags::ARITHMETIC | hot.guest_flags();
         cpu.state.rip = rip;
-        let [_, gs] = hot.segment_base;
+        let [.., gs] = hot.segment_base;
         if cpu.state.gs.base != gs {
             cpu.state.gs.base = gs;
             cpu.state.msrs.kernel_gs_base = hot.kernel_gs;
@@ -309,7 +303,7 @@ impl Translated {
     /// Runs from `code` until the interpreter is needed.
     fn run_from(&mut self, cpu: &mut Cpu, code: u64) -> Left {
         self.state.hot.entry = code;
-        let gate = self.shared.stubs.gate(self.has_vectors());
+        let gate = self.shared.stubs.gate(self.mode.has_vectors());
         let entry = CodeEntry { at: gate.enter, recovery: gate.recovery };
         loop {
             self.counters.entries = self.counters.entries.wrapping_add(1);
@@ -341,6 +335,10 @@ impl Translated {
                 }
                 self.sync_out(cpu, rip);
                 self.counters.refused = self.counters.refused.wrapping_add(1);
+                Some(Left::Ran(self.one(cpu)))
+            }
+            Site::Refused { rip } => {
+                self.sync_out(cpu, rip);
                 Some(Left::Ran(self.one(cpu)))
             }
             Site::Link { rip, patch } => {
@@ -496,7 +494,7 @@ impl Translated {
                 Left::Ran(ran) => return ran,
                 Left::Op(op) => {
                     self.counters.fallback(&op.instr);
-                    if !self.has_vectors() && uses_vectors(&op.instr) {
+                    if !self.mode.has_vectors() && uses_vectors(&op.instr) {
                         self.vector_credit = VECTOR_CREDIT;
                     }
                     self.state.hot.count = self.state.hot.count.wrapping_sub(1);

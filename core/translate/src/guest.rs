@@ -1,8 +1,8 @@
 //! What the translator has to know of a guest instruction.
 
 use iced_x86::{
-    CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
-    OpAccess, OpKind, Register, RflagsBits,
+    CodeSize, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory,
+    Mnemonic, OpAccess, OpKind, Register, RflagsBits,
 };
 use kasane_interp::op::is_immediate;
 
@@ -57,11 +57,15 @@ pub(crate) enum System {
 impl System {
     fn of(instruction: &Instruction) -> Option<Self> {
         use iced_x86::Code;
+        let size = instruction.stack_pointer_increment().unsigned_abs() as usize;
+        if size != 0 && size != word(instruction) {
+            return None;
+        }
         Some(match instruction.code() {
             Code::Cli => Self::Cli,
             Code::Sti => Self::Sti,
-            Code::Pushfq => Self::Pushf,
-            Code::Popfq => Self::Popf,
+            Code::Pushfq | Code::Pushfd | Code::Pushfw => Self::Pushf,
+            Code::Popfq | Code::Popfd | Code::Popfw => Self::Popf,
             Code::Swapgs => Self::Swapgs,
             Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
                 if instruction.op0_kind() == OpKind::Register =>
@@ -102,7 +106,7 @@ pub(crate) struct Guest {
     pub(crate) may_fault: bool,
 }
 
-/// Decides about instructions of 64-bit code.
+/// Decides about instructions.
 pub(crate) struct Analyst {
     factory: InstructionInfoFactory,
 }
@@ -214,16 +218,16 @@ fn kind(instruction: &Instruction) -> Kind {
     }
     let near = instruction.near_branch_target();
     let wide_target = |n: u32| match instruction.op_kind(n) {
-        OpKind::Memory => instruction.memory_size().size() == 8,
-        OpKind::Register => instruction.op_register(n).is_gpr64(),
+        OpKind::Memory => instruction.memory_size().size() == word(instruction),
+        OpKind::Register => instruction.op_register(n).size() == word(instruction),
         _ => false,
     };
     match instruction.flow_control() {
         FlowControl::Next => straight(instruction),
-        FlowControl::UnconditionalBranch if is_near64(instruction) => Kind::Jump(near),
-        FlowControl::Call if is_near64(instruction) => Kind::Call(near),
+        FlowControl::UnconditionalBranch if is_near(instruction) => Kind::Jump(near),
+        FlowControl::Call if is_near(instruction) => Kind::Call(near),
         FlowControl::ConditionalBranch if instruction.is_jcc_short_or_near() => {
-            if is_near64(instruction) { Kind::Branch(near) } else { Kind::Interpreted }
+            if is_near(instruction) { Kind::Branch(near) } else { Kind::Interpreted }
         }
         FlowControl::IndirectBranch
             if instruction.mnemonic() == Mnemonic::Jmp && wide_target(0) =>
@@ -235,9 +239,11 @@ fn kind(instruction: &Instruction) -> Kind {
         }
         FlowControl::Return if instruction.mnemonic() == Mnemonic::Ret => {
             use iced_x86::Code;
-            match instruction.code() {
-                Code::Retnq => Kind::Return(0),
-                Code::Retnq_imm16 => Kind::Return(instruction.immediate16()),
+            match (instruction.code(), word(instruction)) {
+                (Code::Retnq, 8) | (Code::Retnd, 4) | (Code::Retnw, 2) => Kind::Return(0),
+                (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) | (Code::Retnw_imm16, 2) => {
+                    Kind::Return(instruction.immediate16())
+                }
                 _ => Kind::Interpreted,
             }
         }
@@ -245,18 +251,48 @@ fn kind(instruction: &Instruction) -> Kind {
     }
 }
 
-fn is_near64(instruction: &Instruction) -> bool {
-    instruction.op0_kind() == OpKind::NearBranch64
+/// Bytes of an instruction pointer in the code that the instruction is from. A branch with another
+/// operand size cuts its target off.
+fn word(instruction: &Instruction) -> usize {
+    match instruction.code_size() {
+        CodeSize::Code16 => 2,
+        CodeSize::Code32 => 4,
+        CodeSize::Code64 | CodeSize::Unknown => 8,
+    }
+}
+
+fn is_near(instruction: &Instruction) -> bool {
+    matches!(
+        (instruction.op0_kind(), word(instruction)),
+        (OpKind::NearBranch64, 8) | (OpKind::NearBranch32, 4) | (OpKind::NearBranch16, 2)
+    )
 }
 
 fn straight(instruction: &Instruction) -> Kind {
     use iced_x86::Code;
+    let operand = instruction.op0_register();
     match instruction.code() {
-        Code::Push_r64 | Code::Push_rm64 | Code::Pushq_imm8 | Code::Pushq_imm32 => Kind::Push,
-        Code::Pop_r64 if instruction.op0_register() != Register::RSP => Kind::Pop,
-        Code::Pop_r64 => Kind::Interpreted,
-        Code::Leaveq => Kind::Leave,
-        Code::Lea_r32_m | Code::Lea_r64_m => Kind::Lea,
+        Code::Push_r16
+        | Code::Push_r32
+        | Code::Push_r64
+        | Code::Push_rm16
+        | Code::Push_rm32
+        | Code::Push_rm64
+        | Code::Pushw_imm8
+        | Code::Pushd_imm8
+        | Code::Pushq_imm8
+        | Code::Push_imm16
+        | Code::Pushd_imm32
+        | Code::Pushq_imm32 => Kind::Push,
+        Code::Pop_r16 | Code::Pop_r32 | Code::Pop_r64
+            if operand.full_register() != Register::RSP =>
+        {
+            Kind::Pop
+        }
+        Code::Leaveq if word(instruction) == 8 => Kind::Leave,
+        Code::Leaved if word(instruction) == 4 => Kind::Leave,
+        Code::Leavew if word(instruction) == 2 => Kind::Leave,
+        Code::Lea_r16_m | Code::Lea_r32_m | Code::Lea_r64_m => Kind::Lea,
         _ if is_hint(instruction) => Kind::Nop,
         _ if is_bit_string(instruction) => Kind::BitString,
         _ if runs_as_it_is(instruction) => Kind::Plain,
@@ -267,12 +303,13 @@ fn straight(instruction: &Instruction) -> Kind {
 /// No effect that a guest could see.
 fn is_hint(instruction: &Instruction) -> bool {
     use Mnemonic::{
-        Endbr64, Nop, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw,
-        Reservednop,
+        Endbr32, Endbr64, Nop, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2,
+        Prefetchw, Reservednop,
     };
     matches!(
         instruction.mnemonic(),
         Nop | Reservednop
+            | Endbr32
             | Endbr64
             | Prefetchnta
             | Prefetcht0

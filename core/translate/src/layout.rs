@@ -11,11 +11,13 @@
 //! | R9 R10 R11 | scratch |
 //! | RSP | the state block |
 //!
+//! 32-bit and 16-bit code uses the lower halves of the first eight, and leaves the others alone.
 //! The guest's R9, R10, R11 and R15 have their [`Hot::homed`] places. They are the registers that
 //! compilers use least.
 
 use core::mem::offset_of;
 
+use kasane_cpu::Seg;
 use kasane_spec_x86::flags;
 
 /// Entries of each inline TLB table.
@@ -68,8 +70,11 @@ pub(crate) struct Hot {
     pub(crate) host_rsp: u64,
     /// The guest's `VectorState`.
     pub(crate) vector: u64,
-    /// Bases of the guest's FS and GS.
-    pub(crate) segment_base: [u64; 2],
+    /// Bases of the guest's segments, by [`kasane_cpu::Seg`].
+    pub(crate) segment_base: [u64; 6],
+    /// Outside 64-bit code: the last byte that may be read, and written; -1 where none may, or
+    /// where the interpreter is to find that out.
+    pub(crate) segment_limit: [[i64; 2]; 6],
     /// The base that SWAPGS exchanges with that of GS.
     pub(crate) kernel_gs: u64,
     /// RFLAGS but for the arithmetic flags.
@@ -95,7 +100,7 @@ pub(crate) struct StateBlock {
 
 /// Offsets from RSP.
 pub(crate) mod at {
-    use super::{ClassTlb, Hot, JumpTable, offset_of};
+    use super::{ClassTlb, Hot, JumpTable, Seg, offset_of};
 
     pub(crate) const FLAGS: usize = offset_of!(Hot, flags);
     pub(crate) const COUNT: usize = offset_of!(Hot, count);
@@ -127,9 +132,11 @@ pub(crate) mod at {
         };
         offset_of!(Hot, homed) + 8 * place
     }
-    /// Of the base of FS (0) or GS (1).
-    pub(crate) const fn segment_base(which: usize) -> usize {
-        offset_of!(Hot, segment_base) + 8 * which
+    pub(crate) const fn segment_base(seg: Seg) -> usize {
+        offset_of!(Hot, segment_base) + 8 * seg as usize
+    }
+    pub(crate) const fn segment_limit(seg: Seg, write: bool) -> usize {
+        offset_of!(Hot, segment_limit) + 16 * seg as usize + 8 * write as usize
     }
     const fn tlb(class: usize) -> usize {
         offset_of!(Hot, tlb) + class * size_of::<ClassTlb>()

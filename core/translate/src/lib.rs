@@ -23,6 +23,7 @@ mod guest;
 mod layout;
 mod live;
 mod make;
+mod mode;
 pub mod shared;
 mod stubs;
 mod tables;

@@ -14,6 +14,8 @@ pub(crate) struct Page<'a> {
     pub(crate) bytes: &'a [u8],
     /// RIP of the page's first byte.
     pub(crate) rip: u64,
+    /// Code size: 64, 32 or 16.
+    pub(crate) bits: u32,
 }
 
 /// What was found, and which part of the page it was found in.
@@ -94,7 +96,7 @@ impl Ahead<'_> {
         let Some(bytes) = self.page.bytes.get(offset as usize..).filter(|_| offset < 4096) else {
             return ALL_FLAGS;
         };
-        let mut decoder = Decoder::with_ip(64, bytes, rip, self.options);
+        let mut decoder = Decoder::with_ip(self.page.bits, bytes, rip, self.options);
         let mut pending = ALL_FLAGS;
         let mut read = 0;
         for _ in 0..AHEAD {

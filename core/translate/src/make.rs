@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use iced_x86::Decoder;
 use kasane_interp::accelerator::{decoder_options, prepared, shown};
@@ -10,9 +11,10 @@ use kasane_memory::GuestMemory;
 
 use crate::cache::Key;
 use crate::emit::{Source, Translator};
-use crate::engine::{AVX, SSE, Translated};
+use crate::engine::Translated;
 use crate::guest::{Analyst, Guest, Kind, uses_vectors};
 use crate::live::{self, Page};
+use crate::mode::{Mode, linear};
 
 /// Guest instructions in a block at most.
 const BLOCK_INSTRUCTIONS: usize = 48;
@@ -50,9 +52,9 @@ impl Maker {
     }
 
     /// The run of instructions from RIP: up to one that ends it, which is its last.
-    fn decode(&mut self, cpu: &Cpu, rip: u64, mode: u8) -> Vec<Guest> {
-        let bytes = self.page.get((rip & 0xFFF) as usize..).unwrap_or_default();
-        let mut decoder = Decoder::with_ip(64, bytes, rip, decoder_options(cpu));
+    fn decode(&mut self, cpu: &Cpu, rip: u64, mode: Mode, range: Range<usize>) -> Vec<Guest> {
+        let bytes = self.page.get(range).unwrap_or_default();
+        let mut decoder = Decoder::with_ip(mode.bits(), bytes, rip, decoder_options(cpu));
         let mut guests = Vec::new();
         while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
             let instruction = decoder.decode();
@@ -61,13 +63,10 @@ impl Maker {
             }
             let mut guest = self.analyst.look_at(&instruction);
             let vectors = uses_vectors(&instruction);
-            let unit =
-                if instruction.encoding() == iced_x86::EncodingKind::VEX { AVX } else { SSE };
+            let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
+            let lacking = vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
             let ring0 = matches!(guest.kind, Kind::System(system) if system.needs_ring0());
-            if !shown(cpu, &instruction)
-                || ring0 && cpu.mode.cpl != 0
-                || vectors && guest.kind == Kind::Plain && mode & unit == 0
-            {
+            if !shown(cpu, &instruction) || ring0 && cpu.mode.cpl != 0 || lacking {
                 guest.kind = Kind::Interpreted;
             }
             guests.push(guest);
@@ -92,26 +91,30 @@ impl Translated {
         if self.shared.cache().is_full() && !self.empty(cpu) {
             return;
         }
-        let offset = key.rip & 0xFFF;
+        let offset = key.gpa & 0xFFF;
+        let va = linear(cpu, key.rip);
         let class = cpu.mode.fetch;
+        let page_rip = key.rip.wrapping_sub(offset);
+        let page_len = key.mode.code_end().wrapping_sub(page_rip).min(4096) as usize;
         let gpa_page = key.gpa & !0xFFF;
         for _ in 0..TRIES {
             if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
                 return;
             }
-            let guests = self.maker.decode(cpu, key.rip, self.mode);
+            let guests = self.maker.decode(cpu, key.rip, key.mode, offset as usize..page_len);
             let Some(last) = guests.last() else { return };
             let len = last.instruction.next_ip().wrapping_sub(key.rip);
             let maker = &mut self.maker;
-            let page = Page { bytes: &maker.page, rip: key.rip & !0xFFF };
+            let bytes = maker.page.get(..page_len).unwrap_or_default();
+            let page = Page { bytes, rip: page_rip, bits: key.mode.bits() };
             let options = decoder_options(cpu);
             let found = live::find(&mut maker.analyst, &guests, &page, options, maker.strict);
             let first = found.looked_at.0.min(offset);
             let end = found.looked_at.1.max(offset.wrapping_add(len)).min(4096);
-            let Some(exec) = cpu.tlb.exec(class, key.rip) else { return };
+            let Some(exec) = cpu.tlb.exec(class, va) else { return };
             let mark = exec.state.mark_code(first, end.wrapping_sub(1));
             if mark.new_page {
-                self.outside(cpu, |cpu| cpu.became_code(class, key.rip));
+                self.outside(cpu, |cpu| cpu.became_code(class, va));
             }
             let range = first as usize..end as usize;
             let Some(before) = self.maker.page.get(range.clone()).map(<[u8]>::to_vec) else {
@@ -138,8 +141,8 @@ impl Translated {
             guests,
             live: &found.before,
             live_at_target: &found.at_target,
-            class: usize::from(key.mode & 3),
-            vectors: key.mode & SSE != 0,
+            mode: key.mode,
+            skew: key.gpa.wrapping_sub(key.rip) & 0xFFF,
             at: cache.next(),
             stubs: self.shared.stubs,
             first_site: cache.next_site(),

@@ -3,23 +3,18 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/bare.rs"]
+mod bare;
 #[path = "support/quiet.rs"]
 mod quiet;
 
-use std::sync::Arc;
-
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
-use kasane_cpu::apic::ApicBus;
-use kasane_cpu::cpuid::{CpuModel, CpuModelName, VECTOR_FEATURES};
-use kasane_cpu::{CpuState, Entry, Exit, Partition, StateSet};
-use kasane_host_code::HostCode;
-use kasane_interp::{InterpConfig, InterpPartition};
-use kasane_memory::{GuestMemory, Ram, RamSlot};
-use kasane_passthrough::{CodeRunner, Passthrough};
+use kasane_cpu::CpuState;
 use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::{flags, paging};
-use kasane_translate::{Shared, Translated};
-use quiet::{Quiet, flat};
+
+use bare::{Engine, Random, Setup, run};
+use quiet::flat;
 
 const CODE: u64 = 0x10_0000;
 /// In the middle of the data, so that operands lie on both sides of a page's end.
@@ -29,26 +24,6 @@ const STACK: u64 = 0x30_0000;
 const ROUNDS: u64 = 12;
 const COUNTER: i64 = 0x800;
 const RESERVED: [Register; 2] = [Register::RBX, Register::RSP];
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
-#[derive(Debug, PartialEq)]
-struct End {
-    gpr: [u64; 16],
-    rip: u64,
-    rflags: u64,
-    ymm: [[u64; 4]; 16],
-    data: Vec<u8>,
-}
 
 fn start(random: &mut Random) -> CpuState {
     let mut state = CpuState::reset(true);
@@ -72,47 +47,12 @@ fn start(random: &mut Random) -> CpuState {
     state
 }
 
-fn run(start: &CpuState, program: &[u8], data: &[u8], translated: bool) -> (End, u64) {
-    let runner: Arc<dyn CodeRunner> = Arc::new(HostCode::new().unwrap());
-    let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 4 << 20)]));
+/// Page tables for the first 4 MiB, by pages of 2 MiB.
+fn tables() -> [(u64, [u8; 8]); 4] {
     let table = paging::P | paging::RW;
-    ram.store_u64(0x1000, 0x2000 | table).unwrap();
-    ram.store_u64(0x2000, 0x3000 | table).unwrap();
-    ram.store_u64(0x3000, paging::PS | table).unwrap();
-    ram.store_u64(0x3008, 0x20_0000 | paging::PS | table).unwrap();
-    ram.write(CODE, program).unwrap();
-    ram.write(DATA - 0x800, data).unwrap();
-    let arenas = Arc::clone(&runner);
-    let partition = InterpPartition::new(InterpConfig {
-        ram: Arc::clone(&ram),
-        apics: Arc::new(ApicBus::new(1)),
-        clock: Arc::new(Quiet),
-        entropy: Arc::new(Quiet),
-        barrier: Arc::new(Quiet),
-        model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
-        tsc_hz: 1_000_000_000,
-        passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
-        accelerator: Arc::new(move |_| {
-            let arena = arenas.arena(1 << 20).ok().filter(|_| translated)?;
-            Some(Box::new(Translated::new(Shared::new(arena, 1)?, 0)))
-        }),
-    });
-    let mut vcpu = partition.new_vcpu(0).unwrap();
-    vcpu.write(StateSet::ALL, start);
-    let exit = vcpu.run(Entry::Resume).unwrap();
-    assert!(matches!(exit, Exit::Halt), "{exit:?}");
-    let mut state = CpuState::reset(true);
-    vcpu.read(StateSet::ALL, &mut state);
-    let mut after = vec![0; data.len()];
-    ram.read(DATA - 0x800, &mut after).unwrap();
-    let end = End {
-        gpr: state.gpr,
-        rip: state.rip,
-        rflags: state.rflags & !flags::AF,
-        ymm: state.vector.ymm,
-        data: after,
-    };
-    (end, vcpu.instructions())
+    let page = table | paging::PS;
+    [(0x1000, 0x2000 | table), (0x2000, 0x3000 | table), (0x3000, page), (0x3008, 0x20_0000 | page)]
+        .map(|(at, entry)| (at, entry.to_le_bytes()))
 }
 
 /// Makes programs of instructions whose flags are all defined but AF.
@@ -120,10 +60,10 @@ struct Programs<'a>(&'a mut Random);
 
 impl Programs<'_> {
     fn below(&mut self, n: u64) -> u64 {
-        self.0.next() % n
+        self.0.below(n)
     }
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
+        self.0.pick(from)
     }
     /// A general register that programs may change.
     fn general(&mut self) -> Register {
@@ -304,28 +244,36 @@ impl Programs<'_> {
     }
 }
 
-fn compare(seed: u64, programs: u32) {
-    let mut random = Random(seed);
+fn compare(mut random: Random, programs: u32) {
+    let seed = random.0;
+    let (mut interpreted, mut left) = (0, 0);
     for number in 0..programs {
         let program = Programs(&mut random).program();
         let start = start(&mut random);
-        let mut data: Vec<u8> = (0..0x1010).map(|_| random.next() as u8).collect();
+        let mut data = random.bytes(0x1010);
         let counter = (0x800 + COUNTER) as usize;
         data[counter..counter + 8].copy_from_slice(&ROUNDS.to_le_bytes());
-        let (expected, interpreted) = run(&start, &program, &data, false);
-        let (found, left) = run(&start, &program, &data, true);
+        let tables = tables();
+        let mut image: Vec<(u64, &[u8])> = tables.iter().map(|(at, e)| (*at, &e[..])).collect();
+        image.extend([(CODE, &*program), (DATA - 0x800, &*data)]);
+        let watched = DATA - 0x800..DATA + 0x810;
+        let setup = Setup { state: &start, image: &image, watched };
+        let (expected, all) = run(&setup, Engine::Interpreter);
+        let (found, rest) = run(&setup, Engine::Translator);
+        assert!(expected.halted);
         assert_eq!(found, expected, "seed {seed}, program {number}: {program:02x?}");
-        assert!(left < interpreted, "nothing was translated: {left} of {interpreted}");
+        interpreted += all;
+        left += rest;
     }
+    assert!(left < interpreted / 2, "little was translated: {left} of {interpreted} are left");
 }
 
 #[test]
 fn random_programs_end_as_under_the_interpreter() {
-    compare(1, 3000);
+    compare(Random(1), 3000);
 }
 
 #[test]
 fn programs_of_a_fresh_seed_too() {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    compare(seed.as_nanos() as u64, 3000);
+    compare(Random::fresh(), 3000);
 }

@@ -41,7 +41,7 @@ impl Emitter<'_> {
         let number = self.source.first_site.wrapping_add(self.sites.len() as u32);
         self.sites.push(site);
         self.asm.mov_state32(at::SITE, number);
-        let gate = self.source.stubs.gate(self.source.vectors);
+        let gate = self.source.stubs.gate(self.source.mode.has_vectors());
         let stub = if flags.host && !flags.saved { gate.exit_host_flags } else { gate.exit };
         let jump = self.asm.jmp();
         self.asm.bind_to(jump, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
@@ -49,7 +49,8 @@ impl Emitter<'_> {
 
     /// Goes to a target that is known. `live`: flags that are live there.
     pub(super) fn go(&mut self, target: u64, live: u32) {
-        let same_page = target & !0xFFF == self.rip & !0xFFF;
+        let page = |rip: u64| rip.wrapping_add(self.source.skew) & !0xFFF;
+        let same_page = page(target) == page(self.rip);
         if target <= self.rip {
             self.poll(live, Site::Go { rip: target });
         }
@@ -70,7 +71,7 @@ impl Emitter<'_> {
             return;
         }
         self.give_up_flags(ALL_FLAGS);
-        let (class, index) = (self.source.class, jump_index(target));
+        let (class, index) = (self.source.mode.class(), jump_index(target));
         let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(8)));
         self.asm.mov_imm(reg::R9, target);
         self.asm.op_mem(true, &[0x3B], reg::R9, entry(at::jump_rips(class)));
@@ -118,48 +119,42 @@ impl Emitter<'_> {
     /// `more`: bytes that it drops besides the return address.
     pub(super) fn ret(&mut self, guest: &Guest, more: u16) {
         self.give_up_flags(ALL_FLAGS);
-        let reach = self.based(reg::R15, 0, 8, false);
-        self.asm.load(reg::R9, reach.mem());
+        let size = self.source.mode.word();
+        let reach = self.on_stack(reg::R15, 0, size, false);
+        self.asm.load_sized(size, reg::R9, reach.mem());
         self.find_target(guest);
-        self.asm.lea(true, reg::R15, Mem::base(reg::R15, 8i32.wrapping_add(more.into())));
-        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.class), reg::R10));
+        self.set_stack_pointer(reg::R15, (size as i32).wrapping_add(more.into()));
+        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.mode.class()), reg::R10));
     }
     pub(super) fn jump_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.indirect_target(guest)?;
         self.find_target(guest);
-        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.class), reg::R10));
+        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.mode.class()), reg::R10));
         Ok(())
     }
     pub(super) fn call_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.indirect_target(guest)?;
         self.find_target(guest);
-        self.asm.load(reg::R11, Mem::table(at::jump_codes(self.source.class), reg::R10));
+        self.asm.load(reg::R11, Mem::table(at::jump_codes(self.source.mode.class()), reg::R10));
         self.push_return_address(guest);
         self.asm.jmp_reg(reg::R11);
         Ok(())
     }
 
-    /// The flags have been given up. R11 is kept.
-    pub(super) fn push_return_address(&mut self, guest: &Guest) {
-        let reach = self.based(reg::R15, -8, 8, true);
-        self.asm.mov_imm(reg::R9, guest.instruction.next_ip());
-        self.asm.store(reach.mem(), reg::R9);
-        self.asm.lea(true, reg::R15, Mem::base(reg::R15, -8));
-    }
-
     /// The target of an indirect jump or call in R9.
     pub(super) fn indirect_target(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.give_up_flags(ALL_FLAGS);
+        let size = self.source.mode.word();
         if guest.access.is_some() {
             let reach = self.operand(guest, 0)?;
-            self.asm.load(reg::R9, reach.mem());
+            self.asm.load_sized(size, reg::R9, reach.mem());
             return Ok(());
         }
         let guest_register = number(guest.instruction.op0_register());
         if is_homed(guest_register) {
             self.asm.load(reg::R9, Mem::state(at::homed(guest_register)));
         } else {
-            self.asm.mov(reg::R9, host_of(guest_register));
+            self.asm.zero_extend(size, reg::R9, host_of(guest_register));
         }
         Ok(())
     }
@@ -179,7 +174,7 @@ impl Emitter<'_> {
         self.asm.op_reg(false, &[0x31], reg::R9, reg::R10); // xor r10d, r9d
         self.asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, ..
         self.asm.bytes(&(JUMP_ENTRIES as u32).wrapping_sub(1).to_le_bytes());
-        let rips = at::jump_rips(self.source.class);
+        let rips = at::jump_rips(self.source.mode.class());
         self.asm.op_mem(true, &[0x3B], reg::R9, Mem::table(rips, reg::R10));
         let missed = self.asm.jcc(Condition::NotEqual);
         let op = self.leave_to_interpreter(guest);

@@ -11,14 +11,40 @@
 //! ```
 //! `slow` leaves translated code. Either the TLB is filled and the check is made again, or the
 //! interpreter does the whole instruction. So nothing of the guest may have changed at a check.
+//!
+//! # 32-bit and 16-bit code
+//! Its addresses wrap, and the upper halves of its registers are no part of them. So the operand
+//! is not reached by the guest's own registers, but always by its host address in R9. Between the
+//! effective address and the inline TLB stands the segment, unless it is flat:
+//! ```text
+//!     lea   r10, [r9 + size - 1]
+//!     cmp   r10, [limit]             ; -1 where the interpreter has to look at it
+//!     jg    refused
+//!     add   r9d, [base]
+//! ```
 
 use iced_x86::{Instruction, Register};
+use kasane_interp::op::segment;
 
 use super::names::{host_of, is_homed, number};
 use super::{Emitter, NotEncodable, Site};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::Guest;
 use crate::layout::{TLB_INDEX, at};
+
+/// Bytes of the explicit operand's effective address.
+pub(super) fn address_size(instruction: &Instruction) -> u32 {
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    match (base.size().max(index.size()), instruction.memory_displ_size()) {
+        (0, 0) => 8,
+        (0, displacement) => displacement,
+        (register, _) => register as u32,
+    }
+}
+
+fn mask(bytes: u32) -> u64 {
+    u64::MAX.checked_shr(64u32.saturating_sub(bytes.saturating_mul(8))).unwrap_or(0)
+}
 
 /// How a checked operand is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +62,13 @@ impl Reach {
             Self::Host => Mem::base(reg::R9, 0),
         }
     }
+    /// The one of R9 and R10 that is free now.
+    pub(super) fn spare(self) -> u8 {
+        match self {
+            Self::Base { .. } => reg::R9,
+            Self::Host => reg::R10,
+        }
+    }
     /// Scratch registers that are free now.
     pub(super) fn free(self) -> &'static [u8] {
         match self {
@@ -48,7 +81,7 @@ impl Reach {
 impl Emitter<'_> {
     /// The TLB check of an access to the address in R9.
     pub(super) fn check(&mut self, size: u32, write: bool) {
-        let class = self.source.class;
+        let class = self.source.mode.class();
         let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
         let retry = self.here();
         self.asm.mov_imm(reg::R10, TLB_INDEX);
@@ -59,11 +92,11 @@ impl Emitter<'_> {
         self.leave_later(slow, Site::Access { rip: self.rip, retry, write });
     }
     pub(super) fn add_host(&mut self) {
-        let hosts = at::hosts(self.source.class);
+        let hosts = at::hosts(self.source.mode.class());
         self.asm.op_mem(true, &[0x03], reg::R9, Mem::table(hosts, reg::R10));
     }
     pub(super) fn load_addend(&mut self) {
-        self.asm.load(reg::R10, Mem::table(at::addends(self.source.class), reg::R10));
+        self.asm.load(reg::R10, Mem::table(at::addends(self.source.mode.class()), reg::R10));
     }
     /// Checks `[base + disp]` and reaches it by its base. The flags have been given up.
     pub(super) fn based(&mut self, base: u8, disp: i32, size: u32, write: bool) -> Reach {
@@ -77,68 +110,99 @@ impl Emitter<'_> {
         Reach::Base { base, disp }
     }
 
-    /// Checks the explicit memory operand. `homed`: how many registers in the state block the
-    /// instruction needs besides. The flags have been given up.
-    pub(super) fn operand(&mut self, guest: &Guest, homed: usize) -> Result<Reach, NotEncodable> {
+    /// Checks `[base + disp]` on the stack. The flags have been given up.
+    pub(super) fn on_stack(&mut self, base: u8, disp: i32, size: u32, write: bool) -> Reach {
+        let width = self.source.mode.stack_pointer();
+        if width == 8 {
+            return self.based(base, disp, size, write);
+        }
+        self.asm.lea(false, reg::R9, Mem::base(base, disp));
+        self.wrap(width);
+        self.reach_host(Register::SS, size, write)
+    }
+    /// RSP becomes `base + disp`, as wide as the stack pointer is.
+    pub(super) fn set_stack_pointer(&mut self, base: u8, disp: i32) {
+        let width = self.source.mode.stack_pointer();
+        self.asm.lea_sized(width, reg::R15, Mem::base(base, disp));
+    }
+    /// Makes an address of 16 bits of the sum in R9.
+    fn wrap(&mut self, bytes: u32) {
+        if bytes == 2 {
+            self.asm.zero_extend(2, reg::R9, reg::R9);
+        }
+    }
+
+    /// Checks the explicit memory operand. `kept`: how many scratch registers the instruction
+    /// needs besides. The flags have been given up.
+    pub(super) fn operand(&mut self, guest: &Guest, kept: usize) -> Result<Reach, NotEncodable> {
         let instruction = &guest.instruction;
         let Some(access) = guest.access else { return Err(NotEncodable) };
         let base = instruction.memory_base();
+        let flat = self.source.mode.is_flat(segment(instruction.memory_segment()));
         let simple = base.is_gpr64()
             && !is_homed(number(base))
             && instruction.memory_index() == Register::None
-            && !matches!(instruction.memory_segment(), Register::FS | Register::GS);
-        if simple && homed <= 1 {
+            && flat;
+        if simple && kept <= 1 {
             let disp = instruction.memory_displacement64() as i32;
             return Ok(self.based(host_of(number(base)), disp, access.size, access.write));
         }
-        self.address(instruction, reg::R9, true)?;
-        self.add_segment_of(instruction);
-        self.check(access.size, access.write);
+        self.address(instruction, reg::R9, 8)?;
+        Ok(self.reach_host(instruction.memory_segment(), access.size, access.write))
+    }
+    /// Checks the operand whose effective address is in R9.
+    pub(super) fn reach_host(&mut self, segment: Register, size: u32, write: bool) -> Reach {
+        self.add_segment(segment, size, write);
+        self.check(size, write);
         self.add_host();
-        Ok(Reach::Host)
+        Reach::Host
     }
-    /// Adds the segment's base to R9.
-    pub(super) fn add_segment_of(&mut self, instruction: &Instruction) {
-        match instruction.memory_segment() {
-            Register::FS => self.add_segment(0),
-            Register::GS => self.add_segment(1),
-            _ => {}
+    /// From the effective address in R9 to the linear one, by way of R10.
+    fn add_segment(&mut self, register: Register, size: u32, write: bool) {
+        let seg = segment(register);
+        if self.source.mode.is_flat(seg) {
+            return;
         }
-    }
-    fn add_segment(&mut self, which: usize) {
-        self.asm.op_mem(true, &[0x03], reg::R9, Mem::state(at::segment_base(which)));
+        let wide = self.source.mode.bits() == 64;
+        if !wide {
+            self.asm.lea(true, reg::R10, Mem::base(reg::R9, size.wrapping_sub(1) as i32));
+            let limit = Mem::state(at::segment_limit(seg, write));
+            self.asm.op_mem(true, &[0x3B], reg::R10, limit); // cmp
+            let refused = self.asm.jcc(Condition::Greater);
+            self.leave_later(refused, Site::Refused { rip: self.rip });
+        }
+        self.asm.op_mem(wide, &[0x03], reg::R9, Mem::state(at::segment_base(seg))); // add
     }
 
-    /// The effective address, without the segment's base, in `to`: all of it or the lower half.
-    /// By way of R9 and R10. Leaves the flags alone.
+    /// The effective address, without the segment's base, in `to`: its lower 8, 4 or 2 bytes, the
+    /// rest of the 8 bytes zero. By way of R9 and R10. Leaves the flags alone.
     pub(super) fn address(
         &mut self,
         instruction: &Instruction,
         to: u8,
-        whole: bool,
+        bytes: u32,
     ) -> Result<(), NotEncodable> {
         let base = instruction.memory_base();
         let index = instruction.memory_index();
         let disp = instruction.memory_displacement64();
-        if base == Register::RIP {
-            self.asm.mov_imm(to, if whole { disp } else { disp & 0xFFFF_FFFF });
-            return Ok(());
-        }
         if base == Register::EIP {
             return Err(NotEncodable);
         }
-        let wide = base.is_gpr64() || index.is_gpr64();
-        let narrow = base.is_gpr32() || index.is_gpr32();
-        if !wide && !narrow {
+        if base == Register::RIP || !(base.is_gpr() || index.is_gpr()) {
             // Sign-extended, or with a prefix for 32-bit addresses zero-extended: iced did that.
-            self.asm.mov_imm(to, if whole { disp } else { disp & 0xFFFF_FFFF });
+            self.asm.mov_imm(to, disp & mask(bytes.min(address_size(instruction))));
             return Ok(());
         }
+        let own = address_size(instruction);
         let base = self.part(base, reg::R9);
         let index = self.part(index, reg::R10);
         let shift = instruction.memory_index_scale().trailing_zeros() as u8;
         let mem = Mem { base, index: index.map(|index| (index, shift)), disp: disp as i32 };
-        self.asm.lea(wide && whole, to, mem);
+        let bytes = bytes.min(own);
+        self.asm.lea(bytes == 8, to, mem);
+        if bytes == 2 {
+            self.asm.zero_extend(2, to, to);
+        }
         Ok(())
     }
     /// The host register with this part of an address; `scratch` if it has to be loaded.

@@ -6,6 +6,7 @@
 //! | `memory` | the inline TLB's check, and how a checked operand is reached |
 //! | `flow` | jumps, calls, returns, polls, the ways out |
 //! | `plain` | the guest's own instruction with its operands renamed |
+//! | `stack` | pushes, pops, frames, return addresses |
 //! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
 
@@ -14,6 +15,7 @@ mod flow;
 mod memory;
 mod names;
 mod plain;
+mod stack;
 mod system;
 
 use alloc::vec::Vec;
@@ -22,6 +24,7 @@ use iced_x86::{Encoder, Instruction};
 
 use crate::asm::{Asm, Jump};
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
+use crate::mode::Mode;
 use crate::stubs::Stubs;
 use flags::Flags;
 use flow::condition;
@@ -41,6 +44,8 @@ pub(crate) enum Site {
     /// An indirect branch to an address, in R9, that the jump table doesn't have. It is looked up
     /// again at `retry`, or the interpreter does the instruction.
     Indirect { rip: u64, retry: u32, op: u32 },
+    /// A segment may refuse the access: the interpreter does the instruction at RIP.
+    Refused { rip: u64 },
     /// The guest goes on at RIP.
     Go { rip: u64 },
 }
@@ -53,7 +58,9 @@ impl Site {
             Self::Indirect { rip, retry, op } => {
                 Self::Indirect { rip, retry, op: op.wrapping_add(first) }
             }
-            Self::Access { .. } | Self::Link { .. } | Self::Go { .. } => self,
+            Self::Access { .. } | Self::Link { .. } | Self::Refused { .. } | Self::Go { .. } => {
+                self
+            }
         }
     }
 }
@@ -75,10 +82,9 @@ pub(crate) struct Source<'a> {
     pub(crate) live: &'a [u32],
     /// Flags that are live at the targets of branches, by instruction.
     pub(crate) live_at_target: &'a [u32],
-    /// Privilege class of its data accesses and jump table.
-    pub(crate) class: usize,
-    /// The guest's vector registers are in the host's.
-    pub(crate) vectors: bool,
+    pub(crate) mode: Mode,
+    /// Linear address less RIP, within a page.
+    pub(crate) skew: u64,
     /// Offset in the arena at which it will stand.
     pub(crate) at: u32,
     pub(crate) stubs: Stubs,

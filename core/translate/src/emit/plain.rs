@@ -1,9 +1,9 @@
-//! Instructions that run as they are, and the few that move data in a form of their own.
+//! Instructions that run as they are, and LEA.
 
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::flags::Flags;
-use super::memory::Reach;
+use super::memory::{Reach, address_size};
 use super::names::{Homed, host_of, is_homed, number, rename_memory, rename_registers};
 use super::{Emitter, FaultPoint, NotEncodable};
 use crate::asm::{Mem, reg};
@@ -14,65 +14,23 @@ impl Emitter<'_> {
     pub(super) fn lea(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         let instruction = &guest.instruction;
         let target = instruction.op0_register();
-        let wide = target.is_gpr64();
-        if instruction.memory_base() != Register::RIP
-            && !(instruction.memory_base().is_gpr64() || instruction.memory_index().is_gpr64())
-        {
-            return Err(NotEncodable); // 32-bit addresses are rare
-        }
+        let bytes = target.size() as u32;
         let to = number(target);
+        if bytes == 2 {
+            self.address(instruction, reg::R9, bytes)?;
+            if is_homed(to) {
+                self.asm.store_sized(bytes, Mem::state(at::homed(to)), reg::R9);
+            } else {
+                self.asm.mov_sized(bytes, host_of(to), reg::R9);
+            }
+            return Ok(());
+        }
         let host = if is_homed(to) { reg::R9 } else { host_of(to) };
-        self.address(instruction, host, wide)?;
+        self.address(instruction, host, bytes)?;
         if is_homed(to) {
             self.asm.store(Mem::state(at::homed(to)), reg::R9);
         }
         Ok(())
-    }
-
-    pub(super) fn push(&mut self, index: usize, guest: &Guest) -> Result<(), NotEncodable> {
-        self.give_up_flags(self.live(index));
-        let instruction = &guest.instruction;
-        let mut value = reg::R11;
-        match instruction.op0_kind() {
-            OpKind::Memory => {
-                let reach = self.operand(guest, 0)?;
-                self.asm.load(reg::R11, reach.mem());
-            }
-            OpKind::Register => {
-                let pushed = number(instruction.op0_register());
-                if is_homed(pushed) {
-                    self.asm.load(reg::R11, Mem::state(at::homed(pushed)));
-                } else {
-                    value = host_of(pushed);
-                }
-            }
-            _ => self.asm.mov_imm(reg::R11, instruction.immediate(0)),
-        }
-        let reach = self.based(reg::R15, -8, 8, true);
-        self.asm.store(reach.mem(), value);
-        self.asm.lea(true, reg::R15, Mem::base(reg::R15, -8));
-        Ok(())
-    }
-
-    pub(super) fn pop(&mut self, index: usize, guest: &Guest) {
-        self.give_up_flags(self.live(index));
-        let to = number(guest.instruction.op0_register());
-        let host = if is_homed(to) { reg::R11 } else { host_of(to) };
-        let reach = self.based(reg::R15, 0, 8, false);
-        self.asm.load(host, reach.mem());
-        self.asm.lea(true, reg::R15, Mem::base(reg::R15, 8));
-        if is_homed(to) {
-            self.asm.store(Mem::state(at::homed(to)), reg::R11);
-        }
-    }
-
-    pub(super) fn leave_frame(&mut self, index: usize) {
-        self.give_up_flags(self.live(index));
-        let rbp = 5;
-        let reach = self.based(rbp, 0, 8, false);
-        self.asm.load(reg::R11, reach.mem());
-        self.asm.lea(true, reg::R15, Mem::base(rbp, 8));
-        self.asm.mov(rbp, reg::R11);
     }
 
     /// BT and its like with a bit offset that reaches beyond the operand: the address is that of
@@ -83,8 +41,11 @@ impl Emitter<'_> {
         let Some(access) = guest.access else { return Err(NotEncodable) };
         let offset = instruction.op1_register();
         let wide = access.size == 8;
-        self.address(instruction, reg::R9, true)?;
-        self.add_segment_of(instruction);
+        let bytes = address_size(instruction);
+        if bytes == 2 {
+            return Err(NotEncodable); // rare
+        }
+        self.address(instruction, reg::R9, 8)?;
         let source = number(offset);
         let host = if is_homed(source) { reg::R11 } else { host_of(source) };
         if is_homed(source) {
@@ -98,9 +59,8 @@ impl Emitter<'_> {
         let (bits, size) = if wide { (6, 3) } else { (5, 2) };
         self.asm.bytes(&[0x49, 0xC1, 0xFA, bits]); // sar r10, bits
         let word = Mem { base: Some(reg::R9), index: Some((reg::R10, size)), disp: 0 };
-        self.asm.lea(true, reg::R9, word);
-        self.check(access.size, access.write);
-        self.add_host();
+        self.asm.lea(bytes == 8, reg::R9, word);
+        self.reach_host(instruction.memory_segment(), access.size, access.write);
         // The bit's number within the word.
         if is_homed(source) {
             self.asm.load(reg::R10, Mem::state(at::homed(source)));
@@ -127,9 +87,12 @@ impl Emitter<'_> {
         let mut homed = Homed::of(guest);
         let mut renamed = guest.instruction;
         let mut free: &[u8] = &[reg::R11, reg::R10, reg::R9];
+        let high = high_byte(&guest.instruction).filter(|_| guest.access.is_some());
         if guest.access.is_some() {
             self.give_up_flags(self.live(index));
-            let reach = self.operand(guest, homed.count)?;
+            // Not by its base, which may be the register whose bytes are exchanged.
+            let kept = homed.count.wrapping_add(if high.is_some() { 2 } else { 0 });
+            let reach = self.operand(guest, kept)?;
             free = reach.free();
             rename_memory(&mut renamed, reach);
         }
@@ -142,7 +105,15 @@ impl Emitter<'_> {
             self.asm.load(scratch, Mem::state(at::homed(guest_register)));
         }
         rename_registers(&mut renamed, &homed);
+        for_64_bits(&mut renamed);
+        if let Some((n, high)) = high {
+            self.exchange_bytes(high);
+            renamed.set_op_register(n, Register::AL + u32::from(high));
+        }
         self.encoded(&renamed, guest)?;
+        if let Some((_, high)) = high {
+            self.exchange_bytes(high);
+        }
         for (guest_register, scratch) in homed.places() {
             if homed.is_written(guest_register) {
                 self.asm.store(Mem::state(at::homed(guest_register)), scratch);
@@ -166,4 +137,44 @@ impl Emitter<'_> {
         }
         Ok(())
     }
+
+    /// `XCHG AL, AH` and its like, by the register's number. Leaves the flags alone.
+    fn exchange_bytes(&mut self, register: u8) {
+        self.asm.op_reg(false, &[0x86], register | 4, register & 3);
+    }
+}
+
+/// The operand that is AH, CH, DH or BH, and the number of its register. No instruction with a REX
+/// prefix has them, and an operand by its host address needs one: so the low byte stands for it,
+/// exchanged with it before and after.
+fn high_byte(instruction: &Instruction) -> Option<(u32, u8)> {
+    if instruction.mnemonic() == Mnemonic::Cmpxchg {
+        return None; // compares with AL
+    }
+    (0..instruction.op_count()).find_map(|n| {
+        let register = instruction.op_register(n);
+        let is_high = matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);
+        let found = instruction.op_kind(n) == OpKind::Register && is_high;
+        found.then(|| (n, number(register) & 3))
+    })
+}
+
+/// Gives an instruction a form that there is in 64-bit code, with operands of any kind.
+fn for_64_bits(instruction: &mut Instruction) {
+    let code = match instruction.code() {
+        Code::Inc_r16 => Code::Inc_rm16,
+        Code::Inc_r32 => Code::Inc_rm32,
+        Code::Dec_r16 => Code::Dec_rm16,
+        Code::Dec_r32 => Code::Dec_rm32,
+        Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
+        Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
+        Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
+        Code::Mov_RAX_moffs64 => Code::Mov_r64_rm64,
+        Code::Mov_moffs8_AL => Code::Mov_rm8_r8,
+        Code::Mov_moffs16_AX => Code::Mov_rm16_r16,
+        Code::Mov_moffs32_EAX => Code::Mov_rm32_r32,
+        Code::Mov_moffs64_RAX => Code::Mov_rm64_r64,
+        other => other,
+    };
+    instruction.set_code(code);
 }

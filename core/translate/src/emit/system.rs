@@ -17,6 +17,7 @@ use super::{Emitter, NotEncodable, Site};
 use crate::asm::{Condition, Jump, Mem, reg};
 use crate::guest::{Guest, System};
 use crate::layout::at;
+use kasane_cpu::Seg;
 use kasane_spec_x86::flags;
 
 /// What PUSHF does not show (SDM vol. 2B, PUSHF).
@@ -48,9 +49,9 @@ impl Emitter<'_> {
             System::Pushf => self.pushf(index),
             System::Popf => self.popf(index, guest),
             System::Swapgs => {
-                self.asm.load(reg::R9, Mem::state(at::segment_base(1)));
+                self.asm.load(reg::R9, Mem::state(at::segment_base(Seg::Gs)));
                 self.asm.load(reg::R10, Mem::state(at::KERNEL_GS));
-                self.asm.store(Mem::state(at::segment_base(1)), reg::R10);
+                self.asm.store(Mem::state(at::segment_base(Seg::Gs)), reg::R10);
                 self.asm.store(Mem::state(at::KERNEL_GS), reg::R9);
             }
             System::ReadSelector(segment) => {
@@ -90,26 +91,30 @@ impl Emitter<'_> {
 
     fn pushf(&mut self, index: usize) {
         self.give_up_flags(self.live(index));
-        let reach = self.based(reg::R15, -8, 8, true);
-        // R9 is free: the operand is reached by its base.
-        self.asm.op_mem(false, &[0x0F, 0xB7], reg::R9, Mem::state(at::FLAGS)); // movzx r9d, word
-        self.asm.mov(reg::R11, reg::R9);
-        self.asm.bytes(&[0x41, 0xC1, 0xE9, 8]); // shr r9d, 8
-        self.and(reg::R9, (flags::ARITHMETIC & 0xFF) as u32);
+        let size = self.source.mode.word();
+        let down = (size as i32).wrapping_neg();
+        let reach = self.on_stack(reg::R15, down, size, true);
+        let spare = reach.spare();
+        self.asm.op_mem(false, &[0x0F, 0xB7], spare, Mem::state(at::FLAGS)); // movzx, of a word
+        self.asm.mov(reg::R11, spare);
+        self.asm.op_reg(false, &[0xC1], 5, spare); // shr .., 8
+        self.asm.bytes(&[8]);
+        self.and(spare, (flags::ARITHMETIC & 0xFF) as u32);
         self.and(reg::R11, 1);
         self.asm.bytes(&[0x41, 0xC1, 0xE3, 11]); // shl r11d, 11: OF
-        self.asm.op_reg(false, &[0x09], reg::R11, reg::R9); // or r9d, r11d
+        self.asm.op_reg(false, &[0x09], reg::R11, spare); // or
         self.asm.op_mem(false, &[0x8B], reg::R11, Mem::state(at::RFLAGS));
         self.and(reg::R11, !NOT_PUSHED as u32);
-        self.asm.op_reg(false, &[0x09], reg::R9, reg::R11); // or r11d, r9d
-        self.asm.store(reach.mem(), reg::R11);
-        self.asm.lea(true, reg::R15, Mem::base(reg::R15, -8));
+        self.asm.op_reg(false, &[0x09], spare, reg::R11); // or
+        self.asm.store_sized(size, reach.mem(), reg::R11);
+        self.set_stack_pointer(reg::R15, down);
     }
 
     fn popf(&mut self, index: usize, guest: &Guest) {
         self.give_up_flags(self.live(index));
-        let reach = self.based(reg::R15, 0, 8, false);
-        self.asm.load(reg::R9, reach.mem());
+        let size = self.source.mode.word();
+        let reach = self.on_stack(reg::R15, 0, size, false);
+        self.asm.load_sized(size, reg::R9, reach.mem());
         self.asm.mov(reg::R10, reg::R9);
         self.asm.op_mem(true, &[0x33], reg::R10, Mem::state(at::RFLAGS)); // xor
         self.asm.op_reg(true, &[0xF7], 0, reg::R10); // test r10, imm32, sign-extended
@@ -131,7 +136,7 @@ impl Emitter<'_> {
         self.and(reg::R9, 1);
         self.asm.op_reg(false, &[0x09], reg::R9, reg::R10); // or r10d, r9d
         self.asm.store(Mem::state(at::FLAGS), reg::R10);
-        self.asm.lea(true, reg::R15, Mem::base(reg::R15, 8));
+        self.set_stack_pointer(reg::R15, size as i32);
         self.flags = Flags { host: false, saved: true };
     }
     fn and(&mut self, register: u8, mask: u32) {
