@@ -98,6 +98,14 @@ fn the_cloud_kernel_boots_under_the_translator() {
 }
 
 #[test]
+fn the_32_bit_kernel_boots_under_the_translator() {
+    let i386 = Boot { kernel: "i386/vmlinuz", initrd: "initramfs-shell-i386.gz", cpus: 1 };
+    let kernel = Guests::find().image(i386.kernel).unwrap();
+    let run = boot_with(&i386, &kernel, &["--memory", "512M", "--engine", "translate"], SCRIPT);
+    assert_booted(&run, 1);
+}
+
+#[test]
 fn the_cloud_kernel_boots_with_two_cpus() {
     let run = boot(&Boot { kernel: "cloud/vmlinuz", initrd: "initramfs-shell.gz", cpus: 2 });
     assert_booted(&run, 2);
