@@ -42,6 +42,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     outcomes.push(part(&format!("comparison with the CPU, {} h", arguments.hours), || {
         programs::differ(workspace, &["--hours".to_owned(), arguments.hours.clone()])
     }));
+    outcomes.push(part(&format!("comparison of blocks, {} h", arguments.hours), || {
+        let words = ["--blocks", "--seed", "fresh", "--hours", &arguments.hours];
+        programs::differ(workspace, &words.map(str::to_owned))
+    }));
     for (folder, target) in fuzz_targets(workspace)? {
         let seconds = arguments.fuzz_seconds;
         outcomes.push(part(&format!("fuzz `{target}`, {seconds} s"), || {

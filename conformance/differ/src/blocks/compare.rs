@@ -3,7 +3,7 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use kasane_spec_x86::flags::ARITHMETIC;
 
-use super::disturb::{End, Plan};
+use super::disturb::{End, Entries, Plan};
 use super::guest::{Engine, FaultFlags, Machine, TRANSLATORS};
 use super::{Block, flow};
 use crate::case::{Case, Outcome, Patterns};
@@ -17,8 +17,8 @@ use crate::undefined;
 pub enum Verdict {
     /// No difference.
     Same,
-    /// It runs too long.
-    Endless,
+    /// It runs too long, or where it has no instruction.
+    Unfit,
     /// The interpreter lacks an instruction.
     Missing,
     /// What differs.
@@ -70,9 +70,9 @@ impl Session {
     /// Runs a block on all sides.
     pub fn check(&mut self, block: &Block) -> Verdict {
         let case = &block.case;
-        let reference = match self.reference.run(case, Plan::calm(), &self.patterns) {
+        let reference = match self.reference.run(block, block.plan.calm(), &self.patterns) {
             Ok(End::Done(outcome)) => outcome,
-            Ok(End::Endless) => return Verdict::Endless,
+            Ok(End::Endless | End::Stray) => return Verdict::Unfit,
             Err(why) => return Verdict::Different(vec![format!("interpreter: {why}")]),
         };
         if reference.missing {
@@ -98,12 +98,17 @@ impl Session {
         for round in 0..block.plan.rounds.max(1) {
             let plan = Plan { seed: block.plan.seed.wrapping_add(u64::from(round)), ..block.plan };
             let mut found = Vec::new();
-            match machine.run(&block.case, plan, &self.patterns) {
+            match machine.run(block, plan, &self.patterns) {
                 Ok(End::Done(outcome)) => {
                     compare.outcomes("translator", flags, &outcome, &mut found);
                     compare.memory("translator", &mut self.native, machine, &mut found);
+                    // An access that faults may have used an entry already.
+                    if plan.entries == Entries::Fresh && real.fault.is_none() {
+                        used_pages(&self.reference, machine, &mut found);
+                    }
                 }
                 Ok(End::Endless) => found.push("translator: it comes to no end".into()),
+                Ok(End::Stray) => found.push("translator: it strays".into()),
                 Err(why) => found.push(format!("translator: {why}")),
             }
             if !found.is_empty() {
@@ -202,6 +207,15 @@ impl Comparison<'_> {
         }
         if self.block.is_open() {
             differences(who, OPEN_CODE, real.open_code(), ours.open_code(), out);
+        }
+    }
+}
+
+/// Accessed and dirty bits. The real CPU's are not to be seen.
+fn used_pages(reference: &Machine, ours: &Machine, out: &mut Vec<String>) {
+    for ((at, a), (_, b)) in reference.used_pages().into_iter().zip(ours.used_pages()) {
+        if a != b {
+            out.push(format!("entry of {at:#x}: interpreter {a:#x}, translator {b:#x}"));
         }
     }
 }

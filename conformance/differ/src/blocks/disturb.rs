@@ -16,11 +16,24 @@ use kasane_memory::Ram;
 use kasane_spec_x86::control::dr6;
 use kasane_translate::{Policy, Translated};
 
+use super::Block;
 use super::kernel::{self, INTERRUPTS, Pages, Right};
 use crate::case::{Case, Fault, Outcome};
 use crate::interp::{flat, load_vectors, vectors_of};
-use crate::layout::{EXIT, USER_CS32, USER_CS64, USER_DS};
+use crate::layout::{
+    CODE, CODE_PAGES, EXIT, OPEN_CODE, OPEN_PAGES, PAGE, USER_CS32, USER_CS64, USER_DS,
+};
 use crate::rng::Rng;
+
+/// How the entries of the page table are when a block begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entries {
+    /// All accessed, and dirty as the blocks before left them.
+    #[default]
+    Used,
+    /// Neither accessed nor dirty. The bits are compared between our own then.
+    Fresh,
+}
 
 /// What happens; chances are of 100, each time that somebody looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +54,8 @@ pub struct Plan {
     pub cold: u64,
     /// Pages that are taken away.
     pub swaps: u64,
+    /// Accessed and dirty bits.
+    pub entries: Entries,
     /// Which of the translating machines runs it.
     pub machine: usize,
 }
@@ -64,13 +79,16 @@ impl Plan {
             flushes,
             cold,
             swaps,
+            // Handlers that bring pages back bring them back accessed.
+            entries: if swaps == 0 && rng.chance(15) { Entries::Fresh } else { Entries::Used },
             machine: rng.below(super::guest::TRANSLATING as u64) as usize,
         }
     }
     /// That of the reference: nothing happens.
     #[must_use]
-    pub fn calm() -> Self {
-        Self { rounds: 1, polls: 2000, threshold: 255, ..Self::default() }
+    pub fn calm(self) -> Self {
+        let entries = self.entries;
+        Self { rounds: 1, polls: 2000, threshold: 255, entries, ..Self::default() }
     }
 }
 
@@ -81,13 +99,16 @@ pub enum End {
     Done(Box<Outcome>),
     /// Not soon.
     Endless,
+    /// It was about to run bytes that nobody meant as an instruction: they could be any, also one
+    /// that an operating system answers.
+    Stray,
 }
 
 /// What the vCPU and who runs it tell each other.
 #[derive(Default)]
 pub(super) struct Exchange {
     /// To be begun.
-    pub(super) start: Option<Box<(Case, Plan)>>,
+    pub(super) start: Option<Box<(Block, Plan)>>,
     pub(super) end: Option<End>,
 }
 
@@ -105,21 +126,21 @@ pub(super) struct Harness {
     ram: Arc<Ram>,
     plan: Plan,
     rng: Rng,
-    bits: u32,
+    block: Block,
     looks: u32,
     running: bool,
 }
 
 impl Harness {
     pub(super) fn new(translator: Option<Translated>, exchange: Shared, ram: Arc<Ram>) -> Self {
-        let (plan, rng) = (Plan::calm(), Rng::new(0, 0));
-        Self { translator, exchange, ram, plan, rng, bits: 64, looks: 0, running: false }
+        let (plan, rng) = (Plan::default(), Rng::new(0, 0));
+        let block = Block::default();
+        Self { translator, exchange, ram, plan, rng, block, looks: 0, running: false }
     }
 
-    fn begin(&mut self, cpu: &mut Cpu, case: &Case, plan: Plan) {
+    fn begin(&mut self, cpu: &mut Cpu, block: Block, plan: Plan) {
         self.plan = plan;
         self.rng = Rng::new(plan.seed, 0);
-        self.bits = case.bits;
         (self.looks, self.running) = (0, true);
         if let Some(translator) = &mut self.translator {
             translator.set_policy(Policy { threshold: plan.threshold, polls: plan.polls });
@@ -128,7 +149,12 @@ impl Harness {
             kernel::bring_back(&self.ram);
             cpu.tlb.flush_all();
         }
-        load(cpu, case);
+        if plan.entries == Entries::Fresh {
+            kernel::freshen(&self.ram);
+            cpu.tlb.flush_all();
+        }
+        load(cpu, &block.case);
+        self.block = block;
     }
 
     fn end(&mut self, cpu: &mut Cpu, end: End) -> Ran {
@@ -157,6 +183,15 @@ impl Harness {
             vectors: Some(vectors_of(&cpu.state.vector)),
             missing: !cpu.missing.is_empty(),
         }
+    }
+
+    /// Whether it is in the pages of the code, but at none of the block's instructions.
+    fn strays(&self, cpu: &Cpu) -> bool {
+        let rip = cpu.state.rip;
+        let pages =
+            |start: u64, count: usize| (start..start + (count * PAGE) as u64).contains(&rip);
+        let in_code = pages(CODE, CODE_PAGES) || pages(OPEN_CODE, OPEN_PAGES);
+        in_code && self.block.index_at(rip).is_none()
     }
 
     /// `Some`: what the vCPU is to do, instead of going on.
@@ -230,7 +265,7 @@ impl Accelerator for Harness {
     fn run(&mut self, cpu: &mut Cpu) -> Ran {
         let start = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).start.take();
         if let Some(start) = start {
-            self.begin(cpu, &start.0, start.1);
+            self.begin(cpu, start.0, start.1);
         }
         if !self.running {
             cpu.mailbox.post(events::KICK);
@@ -247,6 +282,9 @@ impl Accelerator for Harness {
         let many = if self.translator.is_some() { MANY_MORE_LOOKS } else { MANY_LOOKS };
         if self.looks > many {
             return self.end(cpu, End::Endless);
+        }
+        if self.translator.is_none() && self.strays(cpu) {
+            return self.end(cpu, End::Stray);
         }
         if let Some(ran) = self.disturb(cpu) {
             return ran;

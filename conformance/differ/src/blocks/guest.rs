@@ -15,6 +15,7 @@ use kasane_memory::{GuestMemory, Ram, RamBacking, RamSlot};
 use kasane_passthrough::{CodeRunner, Passthrough};
 use kasane_translate::{self as translate, Translated};
 
+use super::Block;
 use super::disturb::{End, Harness, Plan, Shared};
 use super::kernel::{self, CODE_GPA, DATA_GPA, MEMORY, OPEN_GPA};
 use crate::case::{Case, Patterns};
@@ -149,6 +150,12 @@ impl Machine {
         self.part(OPEN_GPA, OPEN_PAGES)
     }
 
+    /// Which pages were accessed, and which written: their address, and the entry's bits.
+    #[must_use]
+    pub fn used_pages(&self) -> Vec<(u64, u64)> {
+        kernel::used(&self.ram)
+    }
+
     /// What its translator did.
     #[must_use]
     pub fn counts(&self) -> Vec<(String, u64)> {
@@ -159,10 +166,10 @@ impl Machine {
     ///
     /// # Errors
     /// When the machine does what no block can make it do.
-    pub fn run(&mut self, case: &Case, plan: Plan, patterns: &Patterns) -> Result<End, String> {
-        patterns.apply(case, self.data());
-        self.load_code(case);
-        let start = Some(Box::new((case.clone(), plan)));
+    pub fn run(&mut self, block: &Block, plan: Plan, patterns: &Patterns) -> Result<End, String> {
+        patterns.apply(&block.case, self.data());
+        self.load_code(&block.case);
+        let start = Some(Box::new((block.clone(), plan)));
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner).start = start;
         for _ in 0..3 {
             match self.vcpu.run(Entry::Resume) {

@@ -312,6 +312,21 @@ pub(super) fn bring_back(ram: &Ram) {
     let _ = ram.store_u64(kernel_gpa(SWAPPED), 0);
 }
 
+/// Makes the entries of the user's pages neither accessed nor dirty.
+pub(super) fn freshen(ram: &Ram) {
+    for (at, value) in user_pages() {
+        let _ = ram.store_u64(PT + index(at, 0) * 8, value & !paging::A);
+    }
+}
+
+/// Which user pages were accessed, and which written: their address, and the bits.
+pub(super) fn used(ram: &Ram) -> Vec<(u64, u64)> {
+    user_pages()
+        .map(|(at, _)| (at, ram.load_u64(PT + index(at, 0) * 8).unwrap_or(0)))
+        .map(|(at, entry)| (at, entry & (paging::A | paging::D)))
+        .collect()
+}
+
 /// The vector of the exception whose handler is about to begin.
 pub(super) fn exception_at(rip: u64) -> Option<u8> {
     let offset = rip.checked_sub(KERNEL)?;

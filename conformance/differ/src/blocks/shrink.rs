@@ -27,7 +27,7 @@ impl Session {
         }
         match self.check(block) {
             Verdict::Different(why) => Some(why),
-            Verdict::Same | Verdict::Endless | Verdict::Missing => None,
+            Verdict::Same | Verdict::Unfit | Verdict::Missing => None,
         }
     }
 

@@ -53,8 +53,8 @@ pub struct Progress {
     different: AtomicU64,
     /// Could not be made.
     not_made: AtomicU64,
-    /// Ran too long.
-    endless: AtomicU64,
+    /// Ran too long, or astray.
+    unfit: AtomicU64,
     /// By vector; the last is no exception.
     ended_by: [AtomicU64; VECTORS + 1],
     /// In the order of [`TRANSLATED`].
@@ -76,8 +76,8 @@ pub struct Summary {
     pub different: u64,
     /// Numbers that gave no block.
     pub not_made: u64,
-    /// Blocks that ran too long.
-    pub endless: u64,
+    /// Blocks that ran too long, or astray.
+    pub unfit: u64,
     /// Processes that died or hung.
     pub broken: u64,
     /// How blocks ended, and how many.
@@ -141,8 +141,8 @@ fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Resul
                         counter.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Verdict::Endless | Verdict::Missing => {
-                    progress.endless.fetch_add(1, Ordering::Relaxed);
+                Verdict::Unfit | Verdict::Missing => {
+                    progress.unfit.fetch_add(1, Ordering::Relaxed);
                 }
                 Verdict::Different(why) => {
                     progress.compared.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +291,7 @@ fn sum(all: &[&'static Progress], broken: u64) -> Summary {
         instructions: total(|progress| &progress.instructions),
         different: total(|progress| &progress.different),
         not_made: total(|progress| &progress.not_made),
-        endless: total(|progress| &progress.endless),
+        unfit: total(|progress| &progress.unfit),
         broken,
         ends: (0..=VECTORS)
             .map(|n| {
@@ -322,13 +322,13 @@ pub fn line(summary: &Summary, time: Duration) -> String {
     let rate = summary.compared as f64 / time.as_secs_f64().max(0.001);
     format!(
         "{} blocks of {} instructions compared in {:.0} s ({rate:.0}/s), {} different, {} not made, \
-         {} without an end, {} broken processes",
+         {} unfit, {} broken processes",
         summary.compared,
         summary.instructions,
         time.as_secs_f64(),
         summary.different,
         summary.not_made,
-        summary.endless,
+        summary.unfit,
         summary.broken
     )
 }
