@@ -72,7 +72,7 @@ impl Session {
         let case = &block.case;
         let reference = match self.reference.run(block, block.plan.calm(), &self.patterns) {
             Ok(End::Done(outcome)) => outcome,
-            Ok(End::Endless | End::Stray) => return Verdict::Unfit,
+            Ok(End::Endless | End::Stray | End::Wrong(_)) => return Verdict::Unfit,
             Err(why) => return Verdict::Different(vec![format!("interpreter: {why}")]),
         };
         if reference.missing {
@@ -109,6 +109,7 @@ impl Session {
                 }
                 Ok(End::Endless) => found.push("translator: it comes to no end".into()),
                 Ok(End::Stray) => found.push("translator: it strays".into()),
+                Ok(End::Wrong(why)) => found.push(format!("translator: {why}")),
                 Err(why) => found.push(format!("translator: {why}")),
             }
             if !found.is_empty() {

@@ -17,11 +17,12 @@ use kasane_spec_x86::control::dr6;
 use kasane_translate::{Policy, Translated};
 
 use super::Block;
-use super::kernel::{self, INTERRUPTS, Pages, Right};
+use super::kernel::{self, INTERRUPTS};
+use super::pages::{self, Pages, Right};
 use crate::case::{Case, Fault, Outcome};
 use crate::interp::{flat, load_vectors, vectors_of};
 use crate::layout::{
-    CODE, CODE_PAGES, EXIT, OPEN_CODE, OPEN_PAGES, PAGE, USER_CS32, USER_CS64, USER_DS,
+    CODE, CODE_PAGES, DATA, EXIT, OPEN_CODE, OPEN_PAGES, PAGE, USER_CS32, USER_CS64, USER_DS,
 };
 use crate::rng::Rng;
 
@@ -54,6 +55,8 @@ pub struct Plan {
     pub cold: u64,
     /// Pages that are taken away.
     pub swaps: u64,
+    /// Pages of data that move to another frame.
+    pub migrations: u64,
     /// Accessed and dirty bits.
     pub entries: Entries,
     /// Which of the translating machines runs it.
@@ -70,6 +73,7 @@ impl Plan {
         let flushes = percent(&[0, 0, 0, 5, 25]);
         let cold = percent(&[0, 0, 0, 10, 40]);
         let swaps = percent(&[0, 0, 0, 5, 20]);
+        let migrations = percent(&[0, 0, 0, 5, 20]);
         Self {
             seed: rng.next(),
             rounds: rng.pick(&[1, 2, 2, 3]),
@@ -79,8 +83,13 @@ impl Plan {
             flushes,
             cold,
             swaps,
-            // Handlers that bring pages back bring them back accessed.
-            entries: if swaps == 0 && rng.chance(15) { Entries::Fresh } else { Entries::Used },
+            migrations,
+            // Whoever brings pages back brings them back accessed.
+            entries: if swaps + migrations == 0 && rng.chance(15) {
+                Entries::Fresh
+            } else {
+                Entries::Used
+            },
             machine: rng.below(super::guest::TRANSLATING as u64) as usize,
         }
     }
@@ -102,6 +111,8 @@ pub enum End {
     /// It was about to run bytes that nobody meant as an instruction: they could be any, also one
     /// that an operating system answers.
     Stray,
+    /// Otherwise.
+    Wrong(&'static str),
 }
 
 /// What the vCPU and who runs it tell each other.
@@ -128,6 +139,8 @@ pub(super) struct Harness {
     rng: Rng,
     block: Block,
     looks: u32,
+    /// Where it was when the page of its code was taken away.
+    gone_at: Option<u64>,
     running: bool,
 }
 
@@ -135,22 +148,28 @@ impl Harness {
     pub(super) fn new(translator: Option<Translated>, exchange: Shared, ram: Arc<Ram>) -> Self {
         let (plan, rng) = (Plan::default(), Rng::new(0, 0));
         let block = Block::default();
-        Self { translator, exchange, ram, plan, rng, block, looks: 0, running: false }
+        Self {
+            translator,
+            exchange,
+            ram,
+            plan,
+            rng,
+            block,
+            looks: 0,
+            gone_at: None,
+            running: false,
+        }
     }
 
     fn begin(&mut self, cpu: &mut Cpu, block: Block, plan: Plan) {
         self.plan = plan;
         self.rng = Rng::new(plan.seed, 0);
-        (self.looks, self.running) = (0, true);
+        (self.looks, self.gone_at, self.running) = (0, None, true);
         if let Some(translator) = &mut self.translator {
             translator.set_policy(Policy { threshold: plan.threshold, polls: plan.polls });
         }
-        if kernel::is_taken_away(&self.ram) {
-            kernel::bring_back(&self.ram);
-            cpu.tlb.flush_all();
-        }
         if plan.entries == Entries::Fresh {
-            kernel::freshen(&self.ram);
+            pages::freshen(&self.ram);
             cpu.tlb.flush_all();
         }
         load(cpu, &block.case);
@@ -159,6 +178,9 @@ impl Harness {
 
     fn end(&mut self, cpu: &mut Cpu, end: End) -> Ran {
         self.running = false;
+        if pages::settle(&self.ram) {
+            cpu.tlb.flush_all();
+        }
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner).end = Some(end);
         cpu.mailbox.post(events::KICK);
         Ran::Around
@@ -185,6 +207,14 @@ impl Harness {
         }
     }
 
+    /// Whether it has gone on without the fetch that would have brought its page back.
+    fn runs_what_is_gone(&mut self, cpu: &Cpu) -> bool {
+        if !pages::is_taken_away(&self.ram) {
+            self.gone_at = None;
+        }
+        self.gone_at.is_some_and(|rip| cpu.mode.cpl == 0 || cpu.state.rip != rip)
+    }
+
     /// Whether it is in the pages of the code, but at none of the block's instructions.
     fn strays(&self, cpu: &Cpu) -> bool {
         let rip = cpu.state.rip;
@@ -202,14 +232,22 @@ impl Harness {
             let number = self.rng.next();
             let pages = if self.rng.chance(50) { Pages::All } else { Pages::One(number) };
             let right = if self.rng.chance(30) { Right::Write } else { Right::Any };
-            let gone = kernel::take_away(&self.ram, pages, right);
+            let gone = pages::take_away(&self.ram, pages, right);
+            let here = cpu.state.rip & !(PAGE as u64 - 1);
+            if right == Right::Any && gone.contains(&here) {
+                self.gone_at = Some(cpu.state.rip);
+            }
             match gone.as_slice() {
                 [page] => cpu.tlb.flush_page(*page),
                 _ => cpu.tlb.flush_all(),
             }
         }
+        if user && self.rng.chance(plan.migrations) {
+            let page = pages::migrate(&self.ram, self.rng.next());
+            if self.rng.chance(70) { cpu.tlb.flush_page(page) } else { cpu.tlb.flush_all() }
+        }
         if self.rng.chance(plan.flushes) {
-            let page = self.rng.pick(&[crate::layout::DATA, crate::layout::DATA + 0x1000]);
+            let page = self.rng.pick(&[DATA, DATA + 0x1000]);
             match self.rng.below(4) {
                 0 => cpu.tlb.flush_page(page),
                 1 => cpu.tlb.flush_page(cpu.state.rip),
@@ -273,10 +311,16 @@ impl Accelerator for Harness {
         }
         if cpu.mode.cpl == 0
             && let Some(vector) = kernel::exception_at(cpu.state.rip)
-            && (vector != 14 || !kernel::is_taken_away(&self.ram))
+            && (vector != 14 || !pages::is_taken_away(&self.ram))
         {
+            if self.runs_what_is_gone(cpu) {
+                return self.end(cpu, End::Wrong("it ran code of a page that was gone"));
+            }
             let outcome = self.outcome(cpu, vector);
             return self.end(cpu, End::Done(Box::new(outcome)));
+        }
+        if cpu.mode.cpl == 3 && self.runs_what_is_gone(cpu) {
+            return self.end(cpu, End::Wrong("it ran code of a page that was gone"));
         }
         self.looks += 1;
         let many = if self.translator.is_some() { MANY_MORE_LOOKS } else { MANY_LOOKS };

@@ -18,6 +18,7 @@ use kasane_translate::{self as translate, Translated};
 use super::Block;
 use super::disturb::{End, Harness, Plan, Shared};
 use super::kernel::{self, CODE_GPA, DATA_GPA, MEMORY, OPEN_GPA};
+use super::pages;
 use crate::case::{Case, Patterns};
 use crate::interp::Quiet;
 use crate::layout::{CODE, DATA_PAGES, INT3, OPEN_CODE, OPEN_PAGES, PAGE};
@@ -153,7 +154,7 @@ impl Machine {
     /// Which pages were accessed, and which written: their address, and the entry's bits.
     #[must_use]
     pub fn used_pages(&self) -> Vec<(u64, u64)> {
-        kernel::used(&self.ram)
+        pages::used(&self.ram)
     }
 
     /// What its translator did.

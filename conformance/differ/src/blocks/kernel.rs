@@ -11,11 +11,9 @@ use kasane_memory::{GuestMemory, Ram};
 use kasane_spec_x86::control::cr4;
 use kasane_spec_x86::paging;
 
+use super::pages::user_pages;
 use crate::interp::start_state;
-use crate::layout::{
-    CODE, CODE_PAGES, DATA, DATA_PAGES, EXIT, INT3, OPEN_CODE, OPEN_PAGES, PAGE, TRAMPOLINE,
-    WRITABLE_PAGES,
-};
+use crate::layout::{CODE, CODE_PAGES, DATA, EXIT, INT3, OPEN_CODE, OPEN_PAGES, PAGE, TRAMPOLINE};
 
 /// Bytes of guest memory.
 pub(super) const MEMORY: usize = 0x4_0000;
@@ -23,7 +21,7 @@ pub(super) const MEMORY: usize = 0x4_0000;
 const PML4: u64 = 0x1000;
 const PDPT: u64 = 0x2000;
 const PD: u64 = 0x3000;
-const PT: u64 = 0x4000;
+pub(super) const PT: u64 = 0x4000;
 /// Of the second GiB, where the exit is.
 const PD_EXIT: u64 = 0x5000;
 const PT_EXIT: u64 = 0x6000;
@@ -47,9 +45,9 @@ const TABLES: u64 = KERNEL + 0x2000;
 const TASK: u64 = TABLES + 0x100;
 const COUNT: u64 = TABLES + 0x200;
 /// Not zero: pages are gone, and the page-fault handler brings them back.
-const SWAPPED: u64 = TABLES + 0x208;
-/// The entries of the pages as they should be.
-const ENTRIES: u64 = TABLES + 0x400;
+pub(super) const SWAPPED: u64 = TABLES + 0x208;
+/// The entries of the user's pages as they should be.
+pub(super) const ENTRIES: u64 = TABLES + 0x400;
 const STACK_TOP: u64 = KERNEL + 0x4000;
 const APIC: u64 = KERNEL + 0x5000;
 /// The page table, as its kernel sees it.
@@ -64,27 +62,11 @@ pub(super) const INTERRUPTS: [u8; 4] = [0x40, 0x41, 0x42, 0x43];
 const STUB: u64 = 16;
 const STUBS: u64 = 32;
 
-/// The user pages: linear address, and the entry for it. The second of each kind is global.
-fn user_pages() -> impl Iterator<Item = (u64, u64)> {
-    let page = |n: usize| (n * PAGE) as u64;
-    let user = |n: usize| {
-        let global = if n == 1 { paging::G } else { 0 };
-        paging::P | paging::US | paging::A | global
-    };
-    let code = (0..CODE_PAGES).map(move |n| (CODE + page(n), (CODE_GPA + page(n)) | user(n)));
-    let open = (0..OPEN_PAGES)
-        .map(move |n| (OPEN_CODE + page(n), (OPEN_GPA + page(n)) | user(n) | paging::RW));
-    let data = (0..DATA_PAGES).map(move |n| {
-        let writable = if n < WRITABLE_PAGES { paging::RW } else { 0 };
-        (DATA + page(n), (DATA_GPA + page(n)) | user(n) | writable | paging::NX)
-    });
-    code.chain(open).chain(data)
-}
-
-fn index(at: u64, level: u32) -> u64 {
+/// The index into a table of a level.
+pub(super) fn index(at: u64, level: u32) -> u64 {
     at >> (12 + 9 * level) & 511
 }
-fn kernel_gpa(linear: u64) -> u64 {
+pub(super) fn kernel_gpa(linear: u64) -> u64 {
     linear - KERNEL + KERNEL_GPA
 }
 
@@ -258,73 +240,6 @@ fn page_fault(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.pop(rax)?;
     a.add(rsp, 8)?; // the error code
     a.iretq()
-}
-
-/// Which pages are taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pages {
-    /// All of the user's.
-    All,
-    /// One of them.
-    One(u64),
-}
-
-/// What of a page is taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Right {
-    /// All access.
-    Any,
-    /// Writing.
-    Write,
-}
-
-/// Takes pages away. Tells which.
-pub(super) fn take_away(ram: &Ram, pages: Pages, right: Right) -> Vec<u64> {
-    let gone = match right {
-        Right::Any => paging::P,
-        Right::Write => paging::RW,
-    };
-    let mut all = Vec::new();
-    for (n, (at, value)) in (0u64..).zip(user_pages()) {
-        let chosen = match pages {
-            Pages::All => true,
-            Pages::One(one) => one % 7 == n,
-        };
-        if chosen {
-            let _ = ram.store_u64(PT + index(at, 0) * 8, value & !gone);
-            all.push(at);
-        }
-    }
-    let _ = ram.store_u64(kernel_gpa(SWAPPED), 1);
-    all
-}
-
-/// Whether pages are gone.
-pub(super) fn is_taken_away(ram: &Ram) -> bool {
-    ram.load_u64(kernel_gpa(SWAPPED)).is_ok_and(|value| value != 0)
-}
-
-/// Brings back what is gone.
-pub(super) fn bring_back(ram: &Ram) {
-    for (at, value) in user_pages() {
-        let _ = ram.store_u64(PT + index(at, 0) * 8, value);
-    }
-    let _ = ram.store_u64(kernel_gpa(SWAPPED), 0);
-}
-
-/// Makes the entries of the user's pages neither accessed nor dirty.
-pub(super) fn freshen(ram: &Ram) {
-    for (at, value) in user_pages() {
-        let _ = ram.store_u64(PT + index(at, 0) * 8, value & !paging::A);
-    }
-}
-
-/// Which user pages were accessed, and which written: their address, and the bits.
-pub(super) fn used(ram: &Ram) -> Vec<(u64, u64)> {
-    user_pages()
-        .map(|(at, _)| (at, ram.load_u64(PT + index(at, 0) * 8).unwrap_or(0)))
-        .map(|(at, entry)| (at, entry & (paging::A | paging::D)))
-        .collect()
 }
 
 /// The vector of the exception whose handler is about to begin.

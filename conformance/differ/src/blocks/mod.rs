@@ -12,6 +12,7 @@ pub mod flow;
 pub mod generate;
 pub mod guest;
 mod kernel;
+mod pages;
 pub mod shrink;
 pub mod supervise;
 

@@ -70,7 +70,8 @@ impl Session {
 
     /// Leaves out what happens meanwhile.
     fn try_plans(&mut self, best: &mut Shrunk) {
-        let changes: [fn(&mut Plan); 7] = [
+        let changes: [fn(&mut Plan); 8] = [
+            |plan| plan.migrations = 0,
             |plan| plan.interrupts = 0,
             |plan| plan.flushes = 0,
             |plan| plan.cold = 0,
