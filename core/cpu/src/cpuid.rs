@@ -319,6 +319,9 @@ pub struct CpuModel {
 }
 
 const MAX_LEAF: u32 = 0x16;
+/// FXSAVE and XSAVE write the x87 error pointers, and their counterparts load them, also while no
+/// exception is pending (APM vol. 3 appendix E.4.7). Without it kernels clear them by hand.
+const XSAVE_ERROR_POINTERS: u32 = 1 << 2;
 const MAX_EXTENDED: u32 = 0x8000_0008;
 /// Family 15, model 107, stepping 1.
 const SIGNATURE: u32 = 0x0006_0FB1;
@@ -480,6 +483,7 @@ impl CpuModel {
             0x8000_0007 => Leaf { edx: 1 << 8, ..Leaf::default() },
             0x8000_0008 => Leaf {
                 eax: u32::from(self.physical_bits) | 48 << 8,
+                ebx: XSAVE_ERROR_POINTERS,
                 ecx: view.cpus.saturating_sub(1),
                 ..Leaf::default()
             },

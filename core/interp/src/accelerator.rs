@@ -83,6 +83,8 @@ pub fn step(cpu: &mut Cpu, op: &Op) -> Step {
     if look { Step::Look } else { Step::Done }
 }
 
+pub use crate::exec::{enter_by_syscall, syscall_selectors};
+
 /// Prepares an instruction for [`step`].
 #[must_use]
 pub fn prepared(cpu: &Cpu, instruction: Instruction) -> Op {

@@ -1,5 +1,6 @@
 //! Translated blocks: where they are, what they were made from, and who jumps to them.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -7,8 +8,9 @@ use hashbrown::HashMap;
 use kasane_interp::op::Op;
 use kasane_passthrough::CodeArena;
 
-use crate::emit::{FaultPoint, Site, Translated};
+use crate::emit::{FaultPoint, Translated};
 use crate::mode::Mode;
+use crate::sites::OpAt;
 
 /// What identifies a block: the same bytes give other code at another RIP or in another mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,8 +25,8 @@ pub(crate) struct Key {
 pub(crate) struct Block {
     /// Entry with saved flags; the block's first byte.
     pub(crate) entry: u32,
-    /// Nothing was translated: the interpreter does the first instruction, which has this number.
-    pub(crate) op: Option<u32>,
+    /// Nothing was translated: the interpreter does the first instruction, which is this.
+    pub(crate) op: Option<OpAt>,
     /// Entry with the host's flags.
     pub(crate) host_entry: u32,
     /// Displacements of jumps that are bound to this block.
@@ -68,10 +70,8 @@ pub(crate) struct Cache {
     /// In the order of their places, also those of dropped blocks, where somebody may still be.
     fault_points: Vec<FaultPoint>,
     pages: HashMap<u64, PageBlocks>,
-    sites: Vec<Site>,
-    ops: Vec<Op>,
-    /// Raised when blocks are dropped: what was remembered of code is void.
-    pub(crate) generation: u64,
+    /// What the interpreter does for each block.
+    ops: Vec<Box<[Op]>>,
     pub(crate) made: Made,
 }
 
@@ -88,25 +88,13 @@ impl Cache {
             blocks: HashMap::new(),
             fault_points: Vec::new(),
             pages: HashMap::new(),
-            sites: Vec::new(),
             ops: Vec::new(),
-            generation: 0,
             made: Made::default(),
         }
     }
     pub(crate) fn find(&self, key: Key) -> Option<&Block> {
         self.blocks.get(&key)
     }
-    pub(crate) fn site(&self, number: u32) -> Option<Site> {
-        self.sites.get(number as usize).copied()
-    }
-    pub(crate) fn op(&self, number: u32) -> Option<Op> {
-        self.ops.get(number as usize).copied()
-    }
-    pub(crate) fn next_site(&self) -> u32 {
-        self.sites.len() as u32
-    }
-
     /// Whether there is no room for another block.
     pub(crate) fn is_full(&self) -> bool {
         (self.next as usize).saturating_add(BLOCK_MAX) > self.arena.capacity()
@@ -120,29 +108,34 @@ impl Cache {
         self.blocks.clear();
         self.fault_points.clear();
         self.pages.clear();
-        self.sites.clear();
         self.ops.clear();
         self.made.flushes = self.made.flushes.wrapping_add(1);
         self.next = self.start;
-        self.generation = self.generation.wrapping_add(1);
     }
 
     /// Takes a block that was translated for [`Cache::next`]. `version`: of its page. `ops`: of
-    /// the instructions that were left. Dropped without a word if it is too long.
-    pub(crate) fn add(&mut self, key: Key, version: u32, translated: &Translated, ops: &[Op]) {
+    /// the instructions that were left. `None`, and nothing happens, if it is too long.
+    pub(crate) fn add(
+        &mut self,
+        key: Key,
+        version: u32,
+        translated: &Translated,
+        ops: Box<[Op]>,
+    ) -> Option<()> {
         let entry = self.next;
-        if translated.code.len() > BLOCK_MAX {
-            return;
+        let op_at = |number: u32| ops.get(number as usize).map(OpAt::new);
+        let mut bytes = translated.code.clone();
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        for site in &translated.sites {
+            bytes.extend_from_slice(&site.with_op(op_at)?.to_bytes());
+        }
+        if bytes.len() > BLOCK_MAX {
+            return None;
         }
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
-        if unsafe { self.arena.write(entry as usize, &translated.code) }.is_err() {
-            return;
-        }
-        self.next = entry.wrapping_add((translated.code.len() as u32).next_multiple_of(16));
+        unsafe { self.arena.write(entry as usize, &bytes) }.ok()?;
+        self.next = entry.wrapping_add((bytes.len() as u32).next_multiple_of(16));
         self.count(translated);
-        let first_op = self.ops.len() as u32;
-        self.ops.extend_from_slice(ops);
-        self.sites.extend(translated.sites.iter().map(|site| site.with_ops_from(first_op)));
         let page = self.pages.entry(key.gpa & !0xFFF).or_default();
         page.version = version;
         page.keys.push(key);
@@ -152,10 +145,12 @@ impl Cache {
             Block {
                 entry,
                 host_entry: entry.wrapping_add(translated.host_entry),
-                op: (translated.instructions == 0).then_some(first_op),
+                op: if translated.instructions == 0 { op_at(0) } else { None },
                 incoming: Vec::new(),
             },
         );
+        self.ops.push(ops);
+        Some(())
     }
     fn count(&mut self, translated: &Translated) {
         let made = &mut self.made;
@@ -189,7 +184,6 @@ impl Cache {
     /// Drops the blocks made from a page; tells their RIPs.
     pub(crate) fn drop_page(&mut self, page: u64, mut dropped: impl FnMut(Key)) {
         let Some(blocks) = self.pages.remove(&page) else { return };
-        self.generation = self.generation.wrapping_add(1);
         for key in blocks.keys {
             let Some(block) = self.blocks.remove(&key) else { continue };
             for patch in block.incoming {

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 
 use kasane_cpu::VectorState;
 use kasane_cpu::paging::Access;
-use kasane_interp::Op;
-use kasane_interp::accelerator::{Accelerator, CodeFollowers, Ran, Step, step};
+use kasane_interp::accelerator::{
+    Accelerator, CodeFollowers, Ran, Step, enter_by_syscall, step, syscall_selectors,
+};
 use kasane_interp::cpu::Cpu;
 use kasane_memory::Flushed;
 use kasane_passthrough::{CodeEntry, Outcome};
@@ -16,12 +17,12 @@ use kasane_spec_x86::flags;
 
 use crate::cache::Key;
 use crate::counters::Counters;
-use crate::emit::Site;
 use crate::guest::uses_vectors;
 use crate::layout::{CLASSES, Hot, StateBlock};
 use crate::make::Maker;
 use crate::mode::{Mode, linear, segment_limits};
 use crate::shared::Shared;
+use crate::sites::{OpAt, Site};
 use crate::tables::{Page, Tables};
 
 /// How often supervisor code is entered with the vector registers loaded after it had a vector
@@ -67,14 +68,14 @@ pub struct Translated {
 enum Found {
     Code(u64),
     /// The interpreter does this instruction.
-    Op(Op),
+    Op(OpAt),
     Nothing,
 }
 
 /// Why translated code was left.
 enum Left {
     /// The interpreter does this instruction.
-    Op(Op),
+    Op(OpAt),
     /// On at RIP.
     On,
     Ran(Ran),
@@ -159,21 +160,19 @@ impl Translated {
     /// Drops the blocks of a page, also from the jump tables.
     pub(crate) fn drop_page(&mut self, page: u64) {
         let hot = &mut self.state.hot;
-        let mut cache = self.shared.cache();
-        let current = self.generation == cache.generation;
-        cache.drop_page(page, |key| {
+        let (before, after) = self.shared.drop_page(page, |key| {
             if let Some(table) = hot.jumps.get_mut(key.mode.class()) {
                 table.forget(key.rip);
             }
         });
-        if current {
-            self.generation = cache.generation;
+        if self.generation == before {
+            self.generation = after;
         }
     }
 
     /// Forgets all jumps if somebody else dropped blocks.
     pub(crate) fn follow_generation(&mut self) {
-        let generation = self.shared.cache().generation;
+        let generation = self.shared.generation();
         if generation != self.generation {
             self.generation = generation;
             (0..CLASSES).for_each(|class| self.tables.flush_jumps(&mut self.state.hot, class));
@@ -192,8 +191,37 @@ impl Translated {
         {
             *of = held;
             self.tables.flush_jumps(&mut self.state.hot, class);
+            self.permit();
         }
         true
+    }
+    /// Says which jump tables can be entered from others.
+    fn permit(&mut self) {
+        let [(kernel, kernel_base), (user, user_base), (free, free_base)] = self.jump_modes;
+        let beside = |a: Mode, b: Mode| a.is_beside(b) && b.is_beside(a);
+        let flat = kernel_base == 0 && user_base == 0;
+        let hot = &mut self.state.hot;
+        hot.syscall_ok = u32::from(flat && beside(kernel, user) && user.has_vectors());
+        let same_vectors = kernel.has_vectors() == free.has_vectors();
+        hot.ac_ok =
+            u32::from(kernel_base == 0 && free_base == 0 && beside(kernel, free) && same_vectors);
+    }
+    /// Follows the changes of rights that code made in place. The state's flags but AC, and its
+    /// registers, are those of the last way in.
+    fn follow_rights(&mut self, cpu: &mut Cpu) {
+        let hot = &mut self.state.hot;
+        if hot.crossed == 0 && (hot.rflags ^ cpu.state.rflags) & flags::AC == 0 {
+            return;
+        }
+        cpu.set_flags(flags::AC, hot.rflags);
+        if core::mem::take(&mut hot.crossed) != 0 {
+            enter_by_syscall(cpu, hot.ring == 0);
+        } else {
+            cpu.refresh_mode();
+        }
+        if let Some((mode, _)) = self.jump_modes.get(cpu.mode.data as usize) {
+            self.mode = *mode;
+        }
     }
 
     // --- blocks ------------------------------------------------------------------------------
@@ -222,10 +250,10 @@ impl Translated {
         }
     }
     /// The entry of a block, or the instruction that it is.
-    fn known(&self, key: Key) -> Option<(u32, Option<Op>)> {
+    fn known(&self, key: Key) -> Option<(u32, Option<OpAt>)> {
         let cache = self.shared.cache();
         let block = cache.find(key)?;
-        Some((block.entry, block.op.and_then(|number| cache.op(number))))
+        Some((block.entry, block.op))
     }
 
     /// With whether its page is global; `None` if there is nothing to fetch from: the interpreter
@@ -280,6 +308,10 @@ impl Translated {
         hot.rflags = s.rflags;
         hot.selectors = segments.map(|segment| segment.selector);
         hot.waiting = u32::from(cpu.apic.ready().is_some() || cpu.mailbox.extint());
+        hot.syscall_target = s.msrs.lstar;
+        hot.syscall_kept = !(s.msrs.fmask | flags::RF | flags::VM);
+        hot.syscall_selectors = syscall_selectors(s.msrs.star);
+        hot.vectors = u32::from(self.mode.has_vectors());
         hot.vector = core::ptr::from_mut::<VectorState>(&mut cpu.state.vector) as u64;
     }
     fn sync_out(&mut self, cpu: &mut Cpu, rip: u64) {
@@ -303,8 +335,8 @@ impl Translated {
     /// Runs from `code` until the interpreter is needed.
     fn run_from(&mut self, cpu: &mut Cpu, code: u64) -> Left {
         self.state.hot.entry = code;
-        let gate = self.shared.stubs.gate(self.mode.has_vectors());
-        let entry = CodeEntry { at: gate.enter, recovery: gate.recovery };
+        let stubs = self.shared.stubs;
+        let entry = CodeEntry { at: stubs.enter, recovery: stubs.recovery };
         loop {
             self.counters.entries = self.counters.entries.wrapping_add(1);
             let hot: *mut Hot = &raw mut self.state.hot;
@@ -313,12 +345,13 @@ impl Translated {
             // and `hot.vector` points to the vCPU's registers, which nobody else uses now. The
             // vCPU is inside, so that no code is overwritten.
             let outcome = unsafe { self.shared.arena.run(entry, hot.cast()) };
+            self.follow_rights(cpu);
             if let Outcome::Fault { offset, .. } = outcome {
                 return self.host_fault(cpu, offset);
             }
-            let site = self.shared.cache().site(self.state.hot.site);
-            // Every site has its number from the cache.
-            let Some(site) = site else { return Left::Ran(Ran::Cold) };
+            // SAFETY: code was left by this site just now, and this vCPU is inside, so that nobody
+            // drops the cache.
+            let site = unsafe { Site::at(&*self.shared.arena, self.state.hot.site) };
             if let Some(left) = self.at_site(cpu, site) {
                 return left;
             }
@@ -326,7 +359,7 @@ impl Translated {
     }
 
     /// `None`: in again at `Hot::entry`.
-    fn at_site(&mut self, cpu: &mut Cpu, site: Site) -> Option<Left> {
+    fn at_site(&mut self, cpu: &mut Cpu, site: Site<OpAt>) -> Option<Left> {
         match site {
             Site::Access { rip, retry, write } => {
                 self.counters.tlb_misses = self.counters.tlb_misses.wrapping_add(1);
@@ -344,10 +377,8 @@ impl Translated {
             Site::Link { rip, patch } => {
                 self.counters.links = self.counters.links.wrapping_add(1);
                 self.go_on(cpu, rip, |this, cpu| {
-                    let key = this.key(cpu, rip);
-                    let mut cache = this.shared.cache();
-                    if let Some((key, _)) = key.filter(|_| cache.generation == this.generation) {
-                        cache.link(patch, key);
+                    if let Some((key, _)) = this.key(cpu, rip) {
+                        this.shared.cache().link(patch, key);
                     }
                 })
             }
@@ -361,8 +392,11 @@ impl Translated {
             }
             Site::Interpret { rip, op } => {
                 self.sync_out(cpu, rip);
-                let op = self.shared.cache().op(op);
-                Some(op.map_or(Left::Ran(Ran::One), Left::Op))
+                Some(Left::Op(op))
+            }
+            Site::Arrived => {
+                let rip = self.state.hot.regs.get(9).copied().unwrap_or(0);
+                self.go_on(cpu, rip, |_, _| {})
             }
             Site::Indirect { rip, retry, op } => self.indirect(cpu, rip, retry, op),
         }
@@ -377,18 +411,29 @@ impl Translated {
     ) -> Option<Left> {
         let generation = self.generation;
         cpu.state.rip = rip;
-        let Found::Code(code) = self.find(cpu) else {
+        let found = self.find(cpu);
+        if matches!(found, Found::Nothing) {
             self.sync_out(cpu, rip);
             return Some(Left::On);
-        };
+        }
         if generation == self.generation {
             also(self, cpu);
         }
-        self.state.hot.entry = code;
-        None
+        match found {
+            Found::Code(code) => {
+                self.state.hot.entry = code;
+                self.state.hot.vectors = u32::from(self.mode.has_vectors());
+                None
+            }
+            Found::Op(op) => {
+                self.sync_out(cpu, rip);
+                Some(Left::Op(op))
+            }
+            Found::Nothing => None,
+        }
     }
 
-    fn indirect(&mut self, cpu: &mut Cpu, rip: u64, retry: u32, op: u32) -> Option<Left> {
+    fn indirect(&mut self, cpu: &mut Cpu, rip: u64, retry: u32, op: OpAt) -> Option<Left> {
         self.counters.indirect = self.counters.indirect.wrapping_add(1);
         let generation = self.generation;
         let target = self.state.hot.regs.get(9).copied().unwrap_or(0);
@@ -398,8 +443,8 @@ impl Translated {
             return None;
         }
         self.sync_out(cpu, rip);
-        let op = self.shared.cache().op(op).filter(|_| generation == self.generation);
-        Some(op.map_or(Left::On, Left::Op))
+        // If blocks were dropped for the target, the instruction may be one of those.
+        Some(if generation == self.generation { Left::Op(op) } else { Left::On })
     }
 
     fn address(&self, offset: u32) -> u64 {
@@ -493,12 +538,14 @@ impl Translated {
                 Left::On => {}
                 Left::Ran(ran) => return ran,
                 Left::Op(op) => {
+                    // SAFETY: it was found after the last time that the cache could be dropped.
+                    let op = unsafe { op.op() };
                     self.counters.fallback(&op.instr);
                     if !self.mode.has_vectors() && uses_vectors(&op.instr) {
                         self.vector_credit = VECTOR_CREDIT;
                     }
                     self.state.hot.count = self.state.hot.count.wrapping_sub(1);
-                    match step(cpu, &op) {
+                    match step(cpu, op) {
                         Step::Done if self.is_time(cpu) => return Ran::Around,
                         Step::Done => {}
                         Step::Look => return Ran::Again,

@@ -52,6 +52,11 @@ pub(crate) enum System {
     Swapgs,
     /// Of the segment with this number.
     ReadSelector(u8),
+    Syscall,
+    /// To 64-bit code.
+    Sysret,
+    Stac,
+    Clac,
 }
 
 impl System {
@@ -67,6 +72,10 @@ impl System {
             Code::Pushfq | Code::Pushfd | Code::Pushfw => Self::Pushf,
             Code::Popfq | Code::Popfd | Code::Popfw => Self::Popf,
             Code::Swapgs => Self::Swapgs,
+            Code::Syscall => Self::Syscall,
+            Code::Sysretq => Self::Sysret,
+            Code::Stac => Self::Stac,
+            Code::Clac => Self::Clac,
             Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
                 if instruction.op0_kind() == OpKind::Register =>
             {
@@ -75,9 +84,9 @@ impl System {
             _ => return None,
         })
     }
-    /// Only the kernel's are done in place: in ring 3 they fault or are different.
-    pub(crate) fn needs_ring0(self) -> bool {
-        !matches!(self, Self::Pushf | Self::ReadSelector(_))
+    /// It changes rings or rights.
+    pub(crate) fn crosses(self) -> bool {
+        matches!(self, Self::Syscall | Self::Sysret | Self::Stac | Self::Clac)
     }
 }
 
@@ -284,11 +293,8 @@ fn straight(instruction: &Instruction) -> Kind {
         | Code::Push_imm16
         | Code::Pushd_imm32
         | Code::Pushq_imm32 => Kind::Push,
-        Code::Pop_r16 | Code::Pop_r32 | Code::Pop_r64
-            if operand.full_register() != Register::RSP =>
-        {
-            Kind::Pop
-        }
+        Code::Pop_r64 => Kind::Pop,
+        Code::Pop_r16 | Code::Pop_r32 if operand.full_register() != Register::RSP => Kind::Pop,
         Code::Leaveq if word(instruction) == 8 => Kind::Leave,
         Code::Leaved if word(instruction) == 4 => Kind::Leave,
         Code::Leavew if word(instruction) == 2 => Kind::Leave,

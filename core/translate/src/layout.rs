@@ -83,6 +83,22 @@ pub(crate) struct Hot {
     pub(crate) selectors: [u16; 6],
     /// An interrupt waits for IF.
     pub(crate) waiting: u32,
+    /// The guest's vector registers are in the host's while code runs.
+    pub(crate) vectors: u32,
+    /// SYSCALL or SYSRET was done in place: the ring is now this, CS and SS are theirs.
+    pub(crate) crossed: u32,
+    /// The ring after that.
+    pub(crate) ring: u32,
+    /// The tables of rings 0 and 3 can be entered from each other.
+    pub(crate) syscall_ok: u32,
+    /// Those of ring 0 with and without AC can.
+    pub(crate) ac_ok: u32,
+    /// Where SYSCALL goes in 64-bit code.
+    pub(crate) syscall_target: u64,
+    /// The flags that SYSCALL keeps.
+    pub(crate) syscall_kept: u64,
+    /// Selectors of CS (low half) and SS after SYSCALL, and after SYSRET to 64-bit code.
+    pub(crate) syscall_selectors: [u32; 2],
     pub(crate) host_mxcsr: u32,
     /// The flags at a host exception, as in `flags`.
     pub(crate) fault_flags: u32,
@@ -114,6 +130,18 @@ pub(crate) mod at {
     pub(crate) const KERNEL_GS: usize = offset_of!(Hot, kernel_gs);
     pub(crate) const RFLAGS: usize = offset_of!(Hot, rflags);
     pub(crate) const WAITING: usize = offset_of!(Hot, waiting);
+    pub(crate) const VECTORS: usize = offset_of!(Hot, vectors);
+    pub(crate) const CROSSED: usize = offset_of!(Hot, crossed);
+    pub(crate) const SYSCALL_OK: usize = offset_of!(Hot, syscall_ok);
+    pub(crate) const AC_OK: usize = offset_of!(Hot, ac_ok);
+    pub(crate) const RING: usize = offset_of!(Hot, ring);
+    pub(crate) const SYSCALL_TARGET: usize = offset_of!(Hot, syscall_target);
+    pub(crate) const SYSCALL_KEPT: usize = offset_of!(Hot, syscall_kept);
+
+    /// Of the selectors after SYSCALL (0) or SYSRET (1).
+    pub(crate) const fn syscall_selectors(which: usize) -> usize {
+        offset_of!(Hot, syscall_selectors) + 4 * which
+    }
 
     /// Of a segment's selector.
     pub(crate) const fn selector(segment: u8) -> usize {

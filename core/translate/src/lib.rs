@@ -25,6 +25,7 @@ mod live;
 mod make;
 mod mode;
 pub mod shared;
+mod sites;
 mod stubs;
 mod tables;
 

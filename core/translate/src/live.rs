@@ -53,9 +53,7 @@ pub(crate) fn find(
         live = match guest.kind {
             Kind::Branch(_) => live | target | guest.flags_read,
             Kind::Jump(_) | Kind::Call(_) => *target,
-            Kind::Interpreted | Kind::Return(_) | Kind::JumpIndirect | Kind::CallIndirect => {
-                ALL_FLAGS
-            }
+            kind if ends_block(kind) => ALL_FLAGS,
             _ => live & !guest.flags_written | guest.flags_read,
         };
         if strict && guest.may_fault {
@@ -69,15 +67,16 @@ pub(crate) fn find(
 
 /// Whether the code does not simply go on behind it.
 pub(crate) fn ends_block(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Jump(_)
-            | Kind::Call(_)
-            | Kind::Return(_)
-            | Kind::JumpIndirect
-            | Kind::CallIndirect
-            | Kind::Interpreted
-    )
+    matches!(kind, Kind::System(system) if system.crosses())
+        || matches!(
+            kind,
+            Kind::Jump(_)
+                | Kind::Call(_)
+                | Kind::Return(_)
+                | Kind::JumpIndirect
+                | Kind::CallIndirect
+                | Kind::Interpreted
+        )
 }
 
 struct Ahead<'a> {

@@ -65,8 +65,8 @@ impl Maker {
             let vectors = uses_vectors(&instruction);
             let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
             let lacking = vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
-            let ring0 = matches!(guest.kind, Kind::System(system) if system.needs_ring0());
-            if !shown(cpu, &instruction) || ring0 && cpu.mode.cpl != 0 || lacking {
+            let refused = matches!(guest.kind, Kind::System(system) if !mode.takes(system));
+            if !shown(cpu, &instruction) || refused || lacking {
                 guest.kind = Kind::Interpreted;
             }
             guests.push(guest);
@@ -145,20 +145,18 @@ impl Translated {
             skew: key.gpa.wrapping_sub(key.rip) & 0xFFF,
             at: cache.next(),
             stubs: self.shared.stubs,
-            first_site: cache.next_site(),
         });
         if cache.is_full() || cache.find(key).is_some() {
             return; // another processor was faster
         }
-        let ops: Vec<_> = translated.left.iter().map(|left| prepared(cpu, *left)).collect();
-        cache.add(key, version, &translated, &ops);
+        let ops = translated.left.iter().map(|left| prepared(cpu, *left)).collect();
+        // A block that is too long is the interpreter's.
+        let _: Option<()> = cache.add(key, version, &translated, ops);
     }
 
     /// Drops all blocks. False if another processor does something of the kind.
     fn empty(&mut self, cpu: &mut Cpu) -> bool {
         let (shared, index) = (self.shared.clone(), self.index());
-        self.outside(cpu, |cpu| {
-            shared.alone(index, &|| cpu.barrier.relax(), || shared.cache().drop_all())
-        })
+        self.outside(cpu, |cpu| shared.alone(index, &|| cpu.barrier.relax(), || shared.drop_all()))
     }
 }

@@ -7,6 +7,8 @@
 //! | 4, 5 | code size: 64, 32, 16 bits |
 //! | 6 | the stack pointer has 32 bits, not 16 (outside 64-bit code) |
 //! | 7, 8, 9 | ES, SS, DS: base 0, the whole 4 GiB, readable and writable (outside 64-bit code) |
+//! | 10 | SYSCALL is on (in 64-bit code) |
+//! | 11 | SMAP is on (in 64-bit code) |
 //!
 //! Other segments, and these three where they are not flat, have base and limits in the state
 //! block, so that blocks don't depend on them. The base of CS is in no mode: a block knows its
@@ -14,8 +16,11 @@
 
 use kasane_cpu::{Seg, SegmentRegister};
 use kasane_interp::cpu::{CodeSize, Cpu};
-use kasane_spec_x86::control::{cr0, cr4};
+use kasane_memory::TlbClass;
+use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::descriptor::access;
+
+use crate::guest::System;
 
 const SSE: u16 = 1 << 2;
 const AVX: u16 = 1 << 3;
@@ -23,6 +28,8 @@ const CODE: u16 = 3 << 4;
 const CODE32: u16 = 1 << 4;
 const CODE16: u16 = 2 << 4;
 const STACK32: u16 = 1 << 6;
+const SYSCALL: u16 = 1 << 10;
+const SMAP: u16 = 1 << 11;
 const FLAT: [(Seg, u16); 3] = [(Seg::Es, 1 << 7), (Seg::Ss, 1 << 8), (Seg::Ds, 1 << 9)];
 
 /// See the module.
@@ -49,7 +56,11 @@ impl Mode {
             }
         }
         let (code, end) = match cpu.mode.code {
-            CodeSize::Bits64 => return Some(Self(mode)),
+            CodeSize::Bits64 => {
+                mode |= if s.efer & efer::SCE != 0 { SYSCALL } else { 0 };
+                mode |= if s.cr4 & cr4::SMAP != 0 { SMAP } else { 0 };
+                return Some(Self(mode));
+            }
             CodeSize::Bits32 => (CODE32, u32::MAX),
             CodeSize::Bits16 => (CODE16, 0xFFFF),
         };
@@ -67,6 +78,26 @@ impl Mode {
             }
         }
         Some(Self(mode))
+    }
+
+    /// Whether a sensitive instruction can be done in place.
+    pub(crate) fn takes(self, system: System) -> bool {
+        let ring0 = self.class() != TlbClass::User as usize;
+        let wide = self.bits() == 64;
+        match system {
+            System::Syscall => wide && !ring0 && self.0 & SYSCALL != 0,
+            System::Sysret => wide && ring0 && self.0 & SYSCALL != 0,
+            System::Stac | System::Clac => wide && ring0 && self.0 & SMAP != 0,
+            System::Swapgs => wide && ring0,
+            System::Cli | System::Sti | System::Popf => ring0,
+            System::Pushf | System::ReadSelector(_) => true,
+        }
+    }
+    /// Whether both are 64-bit code that differs in its privilege class and the use of vectors
+    /// only.
+    pub(crate) fn is_beside(self, other: Self) -> bool {
+        let class_and_vectors = 3 | SSE | AVX;
+        self != Self::NONE && self.bits() == 64 && (self.0 ^ other.0) & !class_and_vectors == 0
     }
 
     /// Privilege class of data accesses, by [`kasane_memory::TlbClass`].

@@ -28,7 +28,7 @@ use kasane_interp::accelerator::CodeFollowers;
 use kasane_passthrough::CodeArena;
 use spin::{Mutex, MutexGuard};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Key};
 use crate::stubs::{self, Stubs};
 
 /// What others see of a processor. On a line of its own, because its owner writes it all the time.
@@ -50,6 +50,8 @@ pub struct Shared {
     /// Host addresses of the pages that became code.
     log: Mutex<Vec<u64>>,
     logged: AtomicU64,
+    /// Raised when blocks are dropped: what was remembered of code is void.
+    generation: AtomicU64,
     /// Somebody wants to be alone: nobody enters.
     closed: AtomicBool,
 }
@@ -70,11 +72,28 @@ impl Shared {
             places: (0..processors.max(1)).map(|_| Place::default()).collect(),
             log: Mutex::new(Vec::new()),
             logged: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         }))
     }
     pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+    /// Drops the blocks of a page; tells whose. Gives the generation before and after.
+    pub(crate) fn drop_page(&self, page: u64, dropped: impl FnMut(Key)) -> (u64, u64) {
+        let mut cache = self.cache();
+        cache.drop_page(page, dropped);
+        let before = self.generation.fetch_add(1, Ordering::AcqRel);
+        (before, before.wrapping_add(1))
+    }
+    /// Drops everything, while nobody else is inside.
+    pub(crate) fn drop_all(&self) {
+        self.cache().drop_all();
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Processor `index` may be in translated code from now on, if the answer is yes.

@@ -1,6 +1,6 @@
 //! The way into translated code and out of it.
 
-use crate::asm::{Asm, Mem, reg};
+use crate::asm::{Asm, Condition, Jump, Mem, reg};
 use crate::layout::at;
 use core::mem::offset_of;
 use kasane_cpu::VectorState;
@@ -10,9 +10,9 @@ const MXCSR: i32 = 24;
 /// Callee-saved registers of the System V convention, in the order in which they are pushed.
 const SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
 
-/// One way in and the ways out that belong to it. Offsets in the arena.
+/// Offsets of the stubs in the arena.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct Stubs {
     /// Called with the state block in RDI; goes to `Hot::entry`.
     pub(crate) enter: u32,
     /// Leaves with the guest's arithmetic flags in the host's.
@@ -23,46 +23,32 @@ pub(crate) struct Gate {
     pub(crate) recovery: u32,
 }
 
-/// The stubs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stubs {
-    /// For code that has no vector instruction: the guest's vector registers stay where they are.
-    /// That is most of what kernels are made of.
-    pub(crate) light: Gate,
-    /// For code with the guest's vector registers in the host's.
-    pub(crate) full: Gate,
-}
-
-impl Stubs {
-    pub(crate) fn gate(&self, vectors: bool) -> Gate {
-        if vectors { self.full } else { self.light }
-    }
-}
-
 /// All stubs, to be written at offset 0.
 pub(crate) fn emit() -> (Asm, Stubs) {
     let mut asm = Asm::default();
-    let stubs = Stubs { light: gate(&mut asm, false), full: gate(&mut asm, true) };
-    (asm, stubs)
-}
-
-fn gate(asm: &mut Asm, vectors: bool) -> Gate {
-    let mut gate = Gate { enter: asm.here() as u32, ..Gate::default() };
-    enter(asm, vectors);
-    gate.recovery = asm.here() as u32;
+    let mut stubs = Stubs { enter: asm.here() as u32, ..Stubs::default() };
+    enter(&mut asm);
+    stubs.recovery = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
-    capture_flags(asm, at::FAULT_FLAGS);
+    capture_flags(&mut asm, at::FAULT_FLAGS);
     let from_recovery = asm.jmp();
-    gate.exit_host_flags = asm.here() as u32;
+    stubs.exit_host_flags = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
-    capture_flags(asm, at::FLAGS);
+    capture_flags(&mut asm, at::FLAGS);
     let from_host_flags = asm.jmp();
-    gate.exit = asm.here() as u32;
+    stubs.exit = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
     asm.bind(from_recovery);
     asm.bind(from_host_flags);
-    leave(asm, vectors);
-    gate
+    leave(&mut asm);
+    (asm, stubs)
+}
+
+/// The jump is taken while the guest's vector registers are not in the host's.
+fn without_vectors(asm: &mut Asm) -> Jump {
+    asm.op_mem(false, &[0x83], 7, Mem::state(at::VECTORS)); // cmp dword, imm8
+    asm.bytes(&[0]);
+    asm.jcc(Condition::Equal)
 }
 
 /// Stores the arithmetic flags by way of RAX.
@@ -73,19 +59,19 @@ pub(crate) fn capture_flags(asm: &mut Asm, offset: usize) {
     asm.op_mem(false, &[0x89], reg::RAX, Mem::state(offset)); // mov [..], ax
 }
 
-fn enter(asm: &mut Asm, vectors: bool) {
+fn enter(asm: &mut Asm) {
     for register in SAVED {
         push_pop(asm, 0x50, register);
     }
     let block = 7; // RDI
     asm.store(Mem::base(block, at::HOST_RSP as i32), reg::RSP);
     asm.mov(reg::RSP, block);
-    if vectors {
-        asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::state(at::HOST_MXCSR)); // stmxcsr
-        asm.load(reg::RAX, Mem::state(at::VECTOR));
-        (0..16).for_each(|n| vector(asm, 0x28, n));
-        asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::base(reg::RAX, MXCSR)); // ldmxcsr
-    }
+    let none = without_vectors(asm);
+    asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::state(at::HOST_MXCSR)); // stmxcsr
+    asm.load(reg::RAX, Mem::state(at::VECTOR));
+    (0..16).for_each(|n| vector(asm, 0x28, n));
+    asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::base(reg::RAX, MXCSR)); // ldmxcsr
+    asm.bind(none);
     for register in (0..16).rev().filter(|register| *register != reg::RSP) {
         asm.load(register, Mem::state(at::reg(register)));
     }
@@ -93,17 +79,17 @@ fn enter(asm: &mut Asm, vectors: bool) {
 }
 
 /// From where RAX has been stored.
-fn leave(asm: &mut Asm, vectors: bool) {
+fn leave(asm: &mut Asm) {
     for register in (1..16).filter(|register| *register != reg::RSP) {
         asm.store(Mem::state(at::reg(register)), register);
     }
-    if vectors {
-        asm.load(reg::RAX, Mem::state(at::VECTOR));
-        (0..16).for_each(|n| vector(asm, 0x29, n));
-        asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::base(reg::RAX, MXCSR)); // stmxcsr
-        asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::state(at::HOST_MXCSR)); // ldmxcsr
-        asm.bytes(&[0xC5, 0xF8, 0x77]); // vzeroupper
-    }
+    let none = without_vectors(asm);
+    asm.load(reg::RAX, Mem::state(at::VECTOR));
+    (0..16).for_each(|n| vector(asm, 0x29, n));
+    asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::base(reg::RAX, MXCSR)); // stmxcsr
+    asm.op_mem(false, &[0x0F, 0xAE], 2, Mem::state(at::HOST_MXCSR)); // ldmxcsr
+    asm.bytes(&[0xC5, 0xF8, 0x77]); // vzeroupper
+    asm.bind(none);
     asm.load(reg::RSP, Mem::state(at::HOST_RSP));
     for register in SAVED.into_iter().rev() {
         push_pop(asm, 0x58, register);

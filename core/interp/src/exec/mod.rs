@@ -9,6 +9,8 @@ pub mod integer;
 pub mod system;
 pub mod vector;
 
+pub use system::{enter_by_syscall, syscall_selectors};
+
 /// The handler of an instruction, if there is one.
 #[must_use]
 pub fn lower(instr: &Instruction) -> Option<Lowered> {

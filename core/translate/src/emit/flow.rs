@@ -10,7 +10,7 @@ use crate::guest::{ALL_FLAGS, Guest};
 use crate::layout::{JUMP_ENTRIES, JUMP_SHIFT, at, jump_index};
 
 impl Emitter<'_> {
-    pub(super) fn leave_later(&mut self, from: Jump, site: Site) {
+    pub(super) fn leave_later(&mut self, from: Jump, site: Site<u32>) {
         self.later.push(Later::Leave { from, site, flags: self.flags });
     }
 
@@ -37,12 +37,12 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn leave(&mut self, site: Site, flags: Flags) {
-        let number = self.source.first_site.wrapping_add(self.sites.len() as u32);
+    pub(super) fn leave(&mut self, site: Site<u32>, flags: Flags) {
         self.sites.push(site);
-        self.asm.mov_state32(at::SITE, number);
-        let gate = self.source.stubs.gate(self.source.mode.has_vectors());
-        let stub = if flags.host && !flags.saved { gate.exit_host_flags } else { gate.exit };
+        self.asm.mov_state32(at::SITE, 0);
+        self.site_places.push(self.asm.here().wrapping_sub(4));
+        let stubs = self.source.stubs;
+        let stub = if flags.host && !flags.saved { stubs.exit_host_flags } else { stubs.exit };
         let jump = self.asm.jmp();
         self.asm.bind_to(jump, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
     }
@@ -70,8 +70,12 @@ impl Emitter<'_> {
             self.leave(Site::Link { rip: target, patch }, flags);
             return;
         }
+        self.go_by_table(self.source.mode.class(), target);
+    }
+    /// Goes to a known target by the jump table of a class.
+    pub(super) fn go_by_table(&mut self, class: usize, target: u64) {
         self.give_up_flags(ALL_FLAGS);
-        let (class, index) = (self.source.mode.class(), jump_index(target));
+        let index = jump_index(target);
         let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(8)));
         self.asm.mov_imm(reg::R9, target);
         self.asm.op_mem(true, &[0x3B], reg::R9, entry(at::jump_rips(class)));
@@ -81,7 +85,7 @@ impl Emitter<'_> {
     }
 
     /// Leaves by `site` when it is time to look around.
-    pub(super) fn poll(&mut self, live: u32, site: Site) {
+    pub(super) fn poll(&mut self, live: u32, site: Site<u32>) {
         self.give_up_flags(live);
         self.asm.op_mem(false, &[0xFF], 1, Mem::state(at::COUNT)); // dec
         let now = self.asm.jcc(Condition::Sign);
@@ -169,16 +173,21 @@ impl Emitter<'_> {
         };
         self.poll(0, site);
         let retry = self.here();
+        let missed = self.look_up(self.source.mode.class());
+        let op = self.leave_to_interpreter(guest);
+        self.leave_later(missed, Site::Indirect { rip: self.rip, retry, op });
+    }
+    /// Looks the target in R9 up in the jump table of a class: R10 is its index then. The jump is
+    /// taken where it is not there.
+    pub(super) fn look_up(&mut self, class: usize) -> Jump {
         self.asm.op_reg(false, &[0x89], reg::R9, reg::R10); // mov r10d, r9d
         self.asm.bytes(&[0x41, 0xC1, 0xEA, JUMP_SHIFT]); // shr r10d, 7
         self.asm.op_reg(false, &[0x31], reg::R9, reg::R10); // xor r10d, r9d
         self.asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, ..
         self.asm.bytes(&(JUMP_ENTRIES as u32).wrapping_sub(1).to_le_bytes());
-        let rips = at::jump_rips(self.source.mode.class());
+        let rips = at::jump_rips(class);
         self.asm.op_mem(true, &[0x3B], reg::R9, Mem::table(rips, reg::R10));
-        let missed = self.asm.jcc(Condition::NotEqual);
-        let op = self.leave_to_interpreter(guest);
-        self.leave_later(missed, Site::Indirect { rip: self.rip, retry, op });
+        self.asm.jcc(Condition::NotEqual)
     }
 }
 

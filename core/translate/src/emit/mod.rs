@@ -25,45 +25,10 @@ use iced_x86::{Encoder, Instruction};
 use crate::asm::{Asm, Jump};
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::mode::Mode;
+use crate::sites::{SITE_BYTES, Site};
 use crate::stubs::Stubs;
 use flags::Flags;
 use flow::condition;
-
-/// Where translated code is left, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Site {
-    /// An access that the inline TLB refused. RIP is the instruction's; the check is made again
-    /// at `retry` (an offset in the arena) with the address in R9.
-    Access { rip: u64, retry: u32, write: bool },
-    /// A jump within the page whose displacement at `patch` (an offset in the arena) can be bound
-    /// to the target's entry for the host's flags.
-    Link { rip: u64, patch: u32 },
-    /// The interpreter does the instruction at RIP, number `op` of [`Translated::left`] as long as
-    /// the block is not in the cache, and of the cache's instructions then.
-    Interpret { rip: u64, op: u32 },
-    /// An indirect branch to an address, in R9, that the jump table doesn't have. It is looked up
-    /// again at `retry`, or the interpreter does the instruction.
-    Indirect { rip: u64, retry: u32, op: u32 },
-    /// A segment may refuse the access: the interpreter does the instruction at RIP.
-    Refused { rip: u64 },
-    /// The guest goes on at RIP.
-    Go { rip: u64 },
-}
-
-impl Site {
-    /// With the numbers of its block's instructions beginning at `first`.
-    pub(crate) fn with_ops_from(self, first: u32) -> Self {
-        match self {
-            Self::Interpret { rip, op } => Self::Interpret { rip, op: op.wrapping_add(first) },
-            Self::Indirect { rip, retry, op } => {
-                Self::Indirect { rip, retry, op: op.wrapping_add(first) }
-            }
-            Self::Access { .. } | Self::Link { .. } | Self::Refused { .. } | Self::Go { .. } => {
-                self
-            }
-        }
-    }
-}
 
 /// An instruction that may raise a host exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +53,6 @@ pub(crate) struct Source<'a> {
     /// Offset in the arena at which it will stand.
     pub(crate) at: u32,
     pub(crate) stubs: Stubs,
-    /// Number of its first site.
-    pub(crate) first_site: u32,
 }
 
 /// A translated block.
@@ -97,7 +60,8 @@ pub(crate) struct Translated {
     pub(crate) code: Vec<u8>,
     /// Offset of the entry for the host's flags; that for saved flags is 0.
     pub(crate) host_entry: u32,
-    pub(crate) sites: Vec<Site>,
+    /// They are to stand behind the code, at the next multiple of 8.
+    pub(crate) sites: Vec<Site<u32>>,
     pub(crate) fault_points: Vec<FaultPoint>,
     /// Instructions that the interpreter does.
     pub(crate) left: Vec<Instruction>,
@@ -112,7 +76,7 @@ struct NotEncodable;
 
 /// Code out of line, to be emitted behind the block.
 enum Later {
-    Leave { from: Jump, site: Site, flags: Flags },
+    Leave { from: Jump, site: Site<u32>, flags: Flags },
     Branch { from: Jump, index: usize, target: u64, flags: Flags },
 }
 
@@ -131,6 +95,7 @@ impl Translator {
             source,
             encoder: &mut self.encoder,
             sites: Vec::new(),
+            site_places: Vec::new(),
             fault_points: Vec::new(),
             left: Vec::new(),
             later: Vec::new(),
@@ -169,6 +134,7 @@ impl Translator {
             emitter.end(done);
         }
         emitter.later();
+        emitter.place_sites();
         let Emitter { asm, sites, fault_points, left, .. } = emitter;
         let instructions = done;
         let guest_bytes =
@@ -182,7 +148,9 @@ struct Emitter<'a> {
     asm: Asm,
     source: &'a Source<'a>,
     encoder: &'a mut Encoder,
-    sites: Vec<Site>,
+    sites: Vec<Site<u32>>,
+    /// Where the code has the place of each site.
+    site_places: Vec<usize>,
     fault_points: Vec<FaultPoint>,
     left: Vec<Instruction>,
     later: Vec<Later>,
@@ -219,6 +187,16 @@ impl Emitter<'_> {
         self.left.truncate(mark.left);
         self.flags = mark.flags;
     }
+    /// Tells the code where its sites will stand.
+    fn place_sites(&mut self) {
+        let start = self.here().next_multiple_of(8);
+        for (n, place) in self.site_places.iter().enumerate() {
+            let site = start.wrapping_add(n.wrapping_mul(SITE_BYTES) as u32);
+            if let Some(bytes) = self.asm.code.get_mut(*place..place.wrapping_add(4)) {
+                bytes.copy_from_slice(&site.to_le_bytes());
+            }
+        }
+    }
     /// The arena offset of the next instruction.
     fn here(&self) -> u32 {
         self.source.at.wrapping_add(self.asm.here() as u32)
@@ -236,7 +214,7 @@ impl Emitter<'_> {
             Kind::Push => self.push(index, guest)?,
             Kind::Pop => self.pop(index, guest),
             Kind::Leave => self.leave_frame(index),
-            Kind::System(system) => self.system(index, guest, system)?,
+            Kind::System(system) => return self.system(index, guest, system),
             Kind::BitString => self.bit_string(index, guest)?,
             Kind::Branch(target) => {
                 self.need_host_flags();

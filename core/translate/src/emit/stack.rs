@@ -52,6 +52,9 @@ impl Emitter<'_> {
         let host = if is_homed(to) || size == 2 { reg::R11 } else { host_of(to) };
         let reach = self.on_stack(reg::R15, 0, size, false);
         self.asm.load_sized(size, host, reach.mem());
+        if to == reg::RSP {
+            return; // what was popped, not what comes behind it
+        }
         self.set_stack_pointer(reg::R15, size as i32);
         if is_homed(to) {
             self.asm.store_sized(size, Mem::state(at::homed(to)), reg::R11);

@@ -11,6 +11,7 @@ mod processor;
 mod segments;
 pub(crate) mod structures;
 mod syscall;
+pub use syscall::{enter_by_syscall, syscall_selectors};
 mod tables;
 pub(crate) mod task;
 mod time;

@@ -44,6 +44,27 @@ impl Cpu {
     }
 }
 
+/// What CS and SS are after a SYSCALL in 64-bit code (`inwards`), or a SYSRET to 64-bit code.
+pub fn enter_by_syscall(cpu: &mut Cpu, inwards: bool) {
+    let [inner, outer] = syscall_selectors(cpu.state.msrs.star);
+    if inwards {
+        cpu.enter_flat(inner as u16, (inner >> 16) as u16, 0, access::L);
+    } else {
+        cpu.enter_flat(outer as u16, (outer >> 16) as u16, 3, access::L);
+    }
+}
+
+/// The selectors of CS (low half) and SS that STAR names for SYSCALL, and for SYSRET to 64-bit
+/// code.
+#[must_use]
+pub fn syscall_selectors(star: u64) -> [u32; 2] {
+    let pair = |code: u16, stack: u16, dpl: u16| {
+        u32::from(code & !3 | dpl) | u32::from(stack & !3 | dpl) << 16
+    };
+    let (inner, outer) = ((star >> 32) as u16, (star >> 48) as u16);
+    [pair(inner, inner.wrapping_add(8), 0), pair(outer.wrapping_add(16), outer.wrapping_add(8), 3)]
+}
+
 /// SYSCALL.
 pub(super) fn syscall(cpu: &mut Cpu, _op: &Op) -> Result<(), Stop> {
     cpu.need_syscall()?;
