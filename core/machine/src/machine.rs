@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 
-use kasane_cpu::apic::ApicBus;
+use kasane_cpu::apic::{ApicBus, ApicObserver};
 use kasane_devices::pci::PciError;
 use kasane_devices::{MapError, RestoreError, Saved, Section};
 use kasane_memory::GuestMemory;
@@ -132,7 +132,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             return Err(MachineError::Cpus { asked: config.cpus, apics });
         }
         let tracer = Tracer::new(ports.trace.clone(), ports.clock.clone());
-        ports.apics.observe(tracer.clone());
+        let observer: Arc<dyn ApicObserver> = tracer.clone();
+        ports.apics.observe(&observer);
         let power = PowerLatch::new(ports.apics.clone());
         let supplies =
             Supplies { config, home: &ports, tracer: tracer.clone(), power: power.clone() };

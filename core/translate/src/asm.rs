@@ -42,6 +42,7 @@ pub(crate) enum Condition {
     Equal = 4,
     NotEqual = 5,
     Above = 7,
+    BelowOrEqual = 6,
     Sign = 8,
     Greater = 15,
 }

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Return(u16),
     /// A bit test whose memory operand begins where the bit offset says.
     BitString,
+    /// REP STOS, or with the bool REP MOVS, of elements of so many bytes, in 64-bit code.
+    Repeated(u8, bool),
     /// Sensitive, and done in place.
     System(System),
     /// The interpreter does it.
@@ -52,6 +54,8 @@ pub(crate) enum System {
     Swapgs,
     /// Of the segment with this number.
     ReadSelector(u8),
+    /// RDFSBASE, or with the bool RDGSBASE.
+    ReadBase(bool),
     Syscall,
     /// To 64-bit code.
     Sysret,
@@ -72,6 +76,8 @@ impl System {
             Code::Pushfq | Code::Pushfd | Code::Pushfw => Self::Pushf,
             Code::Popfq | Code::Popfd | Code::Popfw => Self::Popf,
             Code::Swapgs => Self::Swapgs,
+            Code::Rdfsbase_r64 => Self::ReadBase(false),
+            Code::Rdgsbase_r64 => Self::ReadBase(true),
             Code::Syscall => Self::Syscall,
             Code::Sysretq => Self::Sysret,
             Code::Stac => Self::Stac,
@@ -218,9 +224,33 @@ fn can_trap(instruction: &Instruction) -> bool {
         || !instruction.cpuid_features().iter().all(|feature| is_integer(*feature))
 }
 
+/// A repeated string store or copy with 64-bit addresses.
+fn repeated(instruction: &Instruction) -> Option<Kind> {
+    use iced_x86::Code;
+    let (size, copies) = match instruction.code() {
+        Code::Stosb_m8_AL => (1, false),
+        Code::Stosw_m16_AX => (2, false),
+        Code::Stosd_m32_EAX => (4, false),
+        Code::Stosq_m64_RAX => (8, false),
+        Code::Movsb_m8_m8 => (1, true),
+        Code::Movsw_m16_m16 => (2, true),
+        Code::Movsd_m32_m32 => (4, true),
+        Code::Movsq_m64_m64 => (8, true),
+        _ => return None,
+    };
+    let wide = instruction.op0_kind() == OpKind::MemoryESRDI;
+    let from = !copies
+        || instruction.op1_kind() == OpKind::MemorySegRSI
+            && !matches!(instruction.memory_segment(), Register::FS | Register::GS);
+    (instruction.has_rep_prefix() && wide && from).then_some(Kind::Repeated(size, copies))
+}
+
 fn kind(instruction: &Instruction) -> Kind {
     if let Some(system) = System::of(instruction) {
         return Kind::System(system);
+    }
+    if let Some(repeated) = repeated(instruction) {
+        return repeated;
     }
     if instruction.is_invalid() || instruction.is_privileged() {
         return Kind::Interpreted;

@@ -25,9 +25,9 @@ pub(crate) const TLB_ENTRIES: usize = 1024;
 /// BEXTR control that takes the index out of an address: 10 bits from bit 12.
 pub(crate) const TLB_INDEX: u64 = 0x0A0C;
 /// Entries of each table of jump targets.
-pub(crate) const JUMP_ENTRIES: usize = 2048;
+pub(crate) const JUMP_ENTRIES: usize = 8192;
 /// The jump tables' hash: an address, and itself shifted by so much.
-pub(crate) const JUMP_SHIFT: u8 = 7;
+pub(crate) const JUMP_SHIFT: u8 = 9;
 /// Privilege classes ([`kasane_memory::TlbClass`]).
 pub(crate) const CLASSES: usize = 3;
 /// Room for signal frames.
@@ -99,6 +99,8 @@ pub(crate) struct Hot {
     pub(crate) syscall_kept: u64,
     /// Selectors of CS (low half) and SS after SYSCALL, and after SYSRET to 64-bit code.
     pub(crate) syscall_selectors: [u32; 2],
+    /// A value for the time of one guest instruction.
+    pub(crate) scratch: u64,
     pub(crate) host_mxcsr: u32,
     /// The flags at a host exception, as in `flags`.
     pub(crate) fault_flags: u32,
@@ -130,6 +132,7 @@ pub(crate) mod at {
     pub(crate) const KERNEL_GS: usize = offset_of!(Hot, kernel_gs);
     pub(crate) const RFLAGS: usize = offset_of!(Hot, rflags);
     pub(crate) const WAITING: usize = offset_of!(Hot, waiting);
+    pub(crate) const SCRATCH: usize = offset_of!(Hot, scratch);
     pub(crate) const VECTORS: usize = offset_of!(Hot, vectors);
     pub(crate) const CROSSED: usize = offset_of!(Hot, crossed);
     pub(crate) const SYSCALL_OK: usize = offset_of!(Hot, syscall_ok);

@@ -9,6 +9,7 @@
 //! | 7, 8, 9 | ES, SS, DS: base 0, the whole 4 GiB, readable and writable (outside 64-bit code) |
 //! | 10 | SYSCALL is on (in 64-bit code) |
 //! | 11 | SMAP is on (in 64-bit code) |
+//! | 12 | RDFSBASE and its like are on (in 64-bit code) |
 //!
 //! Other segments, and these three where they are not flat, have base and limits in the state
 //! block, so that blocks don't depend on them. The base of CS is in no mode: a block knows its
@@ -30,6 +31,7 @@ const CODE16: u16 = 2 << 4;
 const STACK32: u16 = 1 << 6;
 const SYSCALL: u16 = 1 << 10;
 const SMAP: u16 = 1 << 11;
+const FSGSBASE: u16 = 1 << 12;
 const FLAT: [(Seg, u16); 3] = [(Seg::Es, 1 << 7), (Seg::Ss, 1 << 8), (Seg::Ds, 1 << 9)];
 
 /// See the module.
@@ -59,6 +61,7 @@ impl Mode {
             CodeSize::Bits64 => {
                 mode |= if s.efer & efer::SCE != 0 { SYSCALL } else { 0 };
                 mode |= if s.cr4 & cr4::SMAP != 0 { SMAP } else { 0 };
+                mode |= if s.cr4 & cr4::FSGSBASE != 0 { FSGSBASE } else { 0 };
                 return Some(Self(mode));
             }
             CodeSize::Bits32 => (CODE32, u32::MAX),
@@ -89,6 +92,7 @@ impl Mode {
             System::Sysret => wide && ring0 && self.0 & SYSCALL != 0,
             System::Stac | System::Clac => wide && ring0 && self.0 & SMAP != 0,
             System::Swapgs => wide && ring0,
+            System::ReadBase(_) => wide && self.0 & FSGSBASE != 0,
             System::Cli | System::Sti | System::Popf => ring0,
             System::Pushf | System::ReadSelector(_) => true,
         }

@@ -1,6 +1,6 @@
 //! Who an interrupt message is for (SDM vol. 3A §11.6.2, §11.11).
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -88,7 +88,8 @@ pub struct ApicBus {
     mailboxes: Vec<Arc<Mailbox>>,
     /// Where the search for the lowest priority starts, to spread ties.
     rotor: AtomicU32,
-    observer: RwLock<Option<Arc<dyn ApicObserver>>>,
+    /// Weak, because who looks on usually holds what holds the bus.
+    observer: RwLock<Option<Weak<dyn ApicObserver>>>,
 }
 
 impl ApicBus {
@@ -138,13 +139,13 @@ impl ApicBus {
             first.set_ignne(level.is_high());
         }
     }
-    /// Says who is told of what the APICs do by themselves.
-    pub fn observe(&self, observer: Arc<dyn ApicObserver>) {
-        *self.observer.write() = Some(observer);
+    /// Says who is told of what the APICs do by themselves, as long as somebody else keeps it.
+    pub fn observe(&self, observer: &Arc<dyn ApicObserver>) {
+        *self.observer.write() = Some(Arc::downgrade(observer));
     }
     /// Tells the observer, if there is one.
     pub(super) fn tell(&self, what: impl FnOnce(&dyn ApicObserver)) {
-        let observer = self.observer.read().clone();
+        let observer = self.observer.read().as_ref().and_then(Weak::upgrade);
         if let Some(observer) = observer {
             what(&*observer);
         }

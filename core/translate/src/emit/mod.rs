@@ -7,6 +7,7 @@
 //! | `flow` | jumps, calls, returns, polls, the ways out |
 //! | `plain` | the guest's own instruction with its operands renamed |
 //! | `stack` | pushes, pops, frames, return addresses |
+//! | `strings` | REP STOS and REP MOVS |
 //! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
 
@@ -16,6 +17,7 @@ mod memory;
 mod names;
 mod plain;
 mod stack;
+mod strings;
 mod system;
 
 use alloc::vec::Vec;
@@ -215,6 +217,7 @@ impl Emitter<'_> {
             Kind::Pop => self.pop(index, guest),
             Kind::Leave => self.leave_frame(index),
             Kind::System(system) => return self.system(index, guest, system),
+            Kind::Repeated(size, copies) => self.repeated(index, guest, size, copies),
             Kind::BitString => self.bit_string(index, guest)?,
             Kind::Branch(target) => {
                 self.need_host_flags();

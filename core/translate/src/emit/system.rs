@@ -73,6 +73,15 @@ impl Emitter<'_> {
                     self.asm.store(Mem::state(at::homed(to)), reg::R9);
                 }
             }
+            System::ReadBase(gs) => {
+                let to = number(guest.instruction.op0_register());
+                let host = if is_homed(to) { reg::R9 } else { host_of(to) };
+                let seg = if gs { Seg::Gs } else { Seg::Fs };
+                self.asm.load(host, Mem::state(at::segment_base(seg)));
+                if is_homed(to) {
+                    self.asm.store(Mem::state(at::homed(to)), reg::R9);
+                }
+            }
             System::Syscall => self.syscall(guest),
             System::Sysret => self.sysret(guest),
             System::Stac => self.access_check(guest, true),
