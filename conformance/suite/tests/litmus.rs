@@ -39,7 +39,6 @@ fn the_interpreter_keeps_the_memory_model() {
 }
 
 #[test]
-#[ignore = "the translator takes one processor so far"]
 fn the_translator_keeps_the_memory_model() {
     short("translate");
 }
@@ -51,7 +50,7 @@ fn the_interpreter_keeps_the_memory_model_in_ten_million_runs() {
 }
 
 #[test]
-#[ignore = "long: nightly; the translator takes one processor so far"]
+#[ignore = "long: nightly"]
 fn the_translator_keeps_the_memory_model_in_ten_million_runs() {
     long("translate");
 }
