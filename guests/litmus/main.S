@@ -16,7 +16,7 @@
 #include "guest.inc"
 #include "processors.inc"
 GUEST "litmus"
-.set CELLS, 4096
+.set CELLS, 16384
 .set CELL, 128
 .set PATIENCE, 24                 // looks at where the other processor is
 .set DELAYS, 5                    // bits of the random time

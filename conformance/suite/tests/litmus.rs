@@ -12,7 +12,7 @@ const CASES_OF_IRIW: u32 = 3 + 1;
 
 /// Runs the guest and asserts that so many cases passed and none failed. The tallies go to standard output.
 fn assert_ordered(engine: &str, cpus: u32, words: &str, cases: u32) {
-    let guest = OwnGuest { name: "litmus", cpus, engine, append: words, timeout_s: 3600 };
+    let guest = OwnGuest { name: "litmus", cpus, engine, append: words, timeout_s: 7200 };
 
     let run = guest.run().unwrap();
 
