@@ -419,18 +419,33 @@ fn runs_as_it_is(instruction: &Instruction) -> bool {
     if instruction.is_vsib() || instruction.has_op_mask() || instruction.is_string_instruction() {
         return false;
     }
+    // Its own word may be far from the operand that would be checked.
+    if matches!(instruction.op0_kind(), OpKind::Memory) && is_bit_test_by_register(instruction) {
+        return false;
+    }
+    // 32-bit code has no YMM8 to YMM15 to clear (SDM vol. 2C, VZEROALL, VZEROUPPER).
+    if matches!(instruction.mnemonic(), Mnemonic::Vzeroall | Mnemonic::Vzeroupper)
+        && instruction.code_size() != CodeSize::Code64
+    {
+        return false;
+    }
     if features.iter().any(|feature| is_vector(*feature)) {
         return !is_left_vector(instruction.mnemonic());
     }
     is_known_integer(instruction.mnemonic())
 }
 
-/// A bit test whose memory operand begins where the bit offset says.
-fn is_bit_string(instruction: &Instruction) -> bool {
+/// BT and its like with the number of the bit in a register.
+fn is_bit_test_by_register(instruction: &Instruction) -> bool {
     use Mnemonic::{Bt, Btc, Btr, Bts};
     matches!(instruction.mnemonic(), Bt | Btc | Btr | Bts)
-        && instruction.op0_kind() == OpKind::Memory
         && instruction.op1_kind() == OpKind::Register
+}
+
+/// A bit test whose memory operand begins where the bit offset says. Those of 16 bits are rare.
+fn is_bit_string(instruction: &Instruction) -> bool {
+    is_bit_test_by_register(instruction)
+        && instruction.op0_kind() == OpKind::Memory
         && instruction.op1_register().size() >= 4
 }
 
