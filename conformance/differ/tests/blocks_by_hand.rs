@@ -1,0 +1,74 @@
+//! Blocks whose end is known. One process runs the CPU's side once, so this is one test.
+#![allow(missing_docs)]
+
+use kasane_differ::blocks::Block;
+use kasane_differ::blocks::compare::{Session, Verdict};
+use kasane_differ::blocks::disturb::Plan;
+use kasane_differ::blocks::guest::TRANSLATING;
+use kasane_differ::case::Case;
+use kasane_differ::layout::{CODE, DATA, EXIT};
+
+const RIP: u64 = CODE + 0x100;
+/// All that can happen, often.
+const BUSY: Plan = Plan {
+    seed: 1,
+    rounds: 20,
+    threshold: 1,
+    polls: 1,
+    interrupts: 40,
+    flushes: 20,
+    cold: 20,
+    swaps: 20,
+    migrations: 20,
+    entries: kasane_differ::blocks::disturb::Entries::Used,
+    machine: 0,
+};
+
+/// A block of these instructions, and the way out behind them. RBX points to data.
+fn block(instructions: &[&[u8]], machine: usize) -> Block {
+    let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+    for instruction in instructions {
+        starts.push(bytes.len() as u32);
+        bytes.extend_from_slice(instruction);
+    }
+    starts.push(bytes.len() as u32);
+    let from = RIP + bytes.len() as u64 + 5;
+    bytes.push(0xE9);
+    bytes.extend_from_slice(&(EXIT.wrapping_sub(from) as u32).to_le_bytes());
+    let mut case = Case {
+        bytes,
+        bits: 64,
+        rip: RIP,
+        rflags: 0x202,
+        vectors: Some(Box::default()),
+        ..Case::default()
+    };
+    (case.gpr[1], case.gpr[3], case.gpr[4]) = (30, DATA + 0x800, DATA + 0x1800);
+    Block { case, starts, taken: Vec::new(), plan: Plan { machine, ..BUSY } }
+}
+
+#[test]
+fn blocks_end_as_they_must_whatever_happens_meanwhile() {
+    let mut session = Session::new().unwrap();
+    // add [rbx+7FCh], rcx (across pages); push rcx; pop rdx; adc rax, rdx; dec ecx; jnz
+    let counts: [&[u8]; 6] = [
+        &[0x48, 0x01, 0x8B, 0xFC, 0x07, 0, 0],
+        &[0x51],
+        &[0x5A],
+        &[0x48, 0x11, 0xD0],
+        &[0xFF, 0xC9],
+        &[0x75, 0xF0],
+    ];
+    let divides: [&[u8]; 2] = [&[0x48, 0x31, 0xC9], &[0x48, 0xF7, 0xF1]]; // by zero
+    let stays: [&[u8]; 1] = [&[0xEB, 0xFE]];
+    let strays: [&[u8]; 2] = [&[0xEB, 0x01], &[0xB8, 0x90, 0x90, 0x90, 0x90]]; // into an immediate
+
+    for machine in 0..TRANSLATING {
+        assert_eq!(session.check(&block(&counts, machine)), Verdict::Same);
+        assert_eq!(session.ended_by, None);
+        assert_eq!(session.check(&block(&divides, machine)), Verdict::Same);
+        assert_eq!(session.ended_by, Some(0));
+    }
+    assert_eq!(session.check(&block(&stays, 0)), Verdict::Unfit);
+    assert_eq!(session.check(&block(&strays, 0)), Verdict::Unfit);
+}
