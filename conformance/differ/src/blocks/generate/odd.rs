@@ -2,9 +2,9 @@
 
 use iced_x86::{Code, FlowControl, Instruction, MemoryOperand, Register};
 
-use super::Maker;
 use super::calls::Transfer;
-use crate::layout::DATA;
+use super::{Maker, OPEN_DATA};
+use crate::layout::{DATA, DATA_END, OPEN_CODE, READ_ONLY};
 
 impl Maker<'_> {
     pub(super) fn string(&mut self) {
@@ -17,17 +17,37 @@ impl Maker<'_> {
         let pool = self.pool;
         let code = pool.string.pick(&mut self.rng);
         let Some(instr) = self.instruction(code) else { return };
-        for register in [Register::ESI, Register::EDI] {
-            let at = DATA + 0x400 + self.rng.below(0x1400);
+        let source = self.string_operand();
+        // Overlapping ones are copied element by element, too.
+        let target = if self.rng.chance(30) {
+            source.wrapping_add(self.rng.below(24)).wrapping_sub(12)
+        } else {
+            self.string_operand()
+        };
+        for (register, at) in [(Register::ESI, source), (Register::EDI, target)] {
             self.push2(Code::Mov_r32_imm32, register, at as u32);
         }
-        let count = self.rng.pick(&[0, 1, 2, 3, 5, 8, 17, 40]);
+        // Not as far as the block itself.
+        let most = if self.mood.open { 40 } else { 1100 };
+        let count = self.rng.pick(&[0, 1, 2, 3, 5, 8, 17, 40, 150, 1100]).min(most);
         self.push2(Code::Mov_r32_imm32, Register::ECX, count);
         if self.rng.chance(20) {
             let code = self.rng.pick(&[Code::Std, Code::Cld]);
             self.program.push(Instruction::with(code));
         }
         self.program.push(instr);
+    }
+
+    /// Where a string begins: also where it soon comes to an end of what may be accessed.
+    fn string_operand(&mut self) -> u64 {
+        if self.rng.chance(self.mood.bad * 4) {
+            let edge = self.rng.pick(&[DATA, READ_ONLY, DATA_END]);
+            return edge + self.rng.below(200) - 100;
+        }
+        if self.mood.open && self.rng.chance(20) {
+            return OPEN_CODE + self.rng.below(OPEN_DATA / 2);
+        }
+        DATA + 0x400 + self.rng.below(0x1400)
     }
 
     /// A store into the immediate of an instruction that comes later, or has been.
