@@ -23,7 +23,7 @@ use crate::ram::{Ram, copy_bytes, fill_bytes};
 use crate::scalar::Scalar;
 use crate::slot::{PageState, SlotKind, SlotList};
 
-const ENTRIES: usize = 512;
+const ENTRIES: usize = 2048;
 const CLASSES: usize = 3;
 /// log2 of the sizes of large pages.
 const LARGE: [u8; 3] = [21, 22, 30];
@@ -548,11 +548,11 @@ mod tests {
     #[test]
     fn more_fills_than_entries_are_all_forgotten() {
         let mut tlb = tlb();
-        for page in 0..5000u64 {
+        for page in 0..9000u64 {
             tlb.fill(TlbClass::User, page << 12, Fill { global: page % 7 == 0, ..RW });
         }
         let held = |tlb: &SoftTlb| {
-            (0..5000u64).filter(|page| tlb.read::<u8>(TlbClass::User, page << 12).is_some()).count()
+            (0..9000u64).filter(|page| tlb.read::<u8>(TlbClass::User, page << 12).is_some()).count()
         };
 
         let before = held(&tlb);

@@ -304,6 +304,7 @@ impl Translated {
         if self.mode.bits() != 64 {
             hot.segment_limit = segments.map(|segment| segment_limits(cpu, segment));
         }
+        hot.control = [s.cr0, 0, s.cr2, s.cr3, s.cr4];
         hot.kernel_gs = s.msrs.kernel_gs_base;
         hot.rflags = s.rflags;
         hot.selectors = segments.map(|segment| segment.selector);
@@ -324,8 +325,10 @@ impl Translated {
         }
         cpu.state.rflags = hot.rflags & !flags::ARITHMETIC | hot.guest_flags();
         cpu.state.rip = rip;
-        let [.., gs] = hot.segment_base;
-        if cpu.state.gs.base != gs {
+        let [.., fs, gs] = hot.segment_base;
+        let held = [cpu.state.fs.base, cpu.state.gs.base, cpu.state.msrs.kernel_gs_base];
+        if cpu.code64() && held != [fs, gs, hot.kernel_gs] {
+            cpu.state.fs.base = fs;
             cpu.state.gs.base = gs;
             cpu.state.msrs.kernel_gs_base = hot.kernel_gs;
             cpu.refresh_mode();

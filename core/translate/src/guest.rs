@@ -54,8 +54,16 @@ pub(crate) enum System {
     Swapgs,
     /// Of the segment with this number.
     ReadSelector(u8),
+    /// Of the segment with this number, to memory.
+    StoreSelector(u8),
     /// RDFSBASE, or with the bool RDGSBASE.
     ReadBase(bool),
+    /// WRFSBASE, or with the bool WRGSBASE.
+    WriteBase(bool),
+    /// Of CR0, CR2, CR3 or CR4.
+    ReadControl(u8),
+    /// CLD, or with the bool STD.
+    Direction(bool),
     Syscall,
     /// To 64-bit code.
     Sysret,
@@ -76,6 +84,18 @@ impl System {
             Code::Pushfq | Code::Pushfd | Code::Pushfw => Self::Pushf,
             Code::Popfq | Code::Popfd | Code::Popfw => Self::Popf,
             Code::Swapgs => Self::Swapgs,
+            Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
+                if instruction.op0_kind() == OpKind::Memory =>
+            {
+                Self::StoreSelector(instruction.op1_register().number() as u8)
+            }
+            Code::Mov_r64_cr if matches!(instruction.op1_register().number(), 0 | 2 | 3 | 4) => {
+                Self::ReadControl(instruction.op1_register().number() as u8)
+            }
+            Code::Cld => Self::Direction(false),
+            Code::Std => Self::Direction(true),
+            Code::Wrfsbase_r64 => Self::WriteBase(false),
+            Code::Wrgsbase_r64 => Self::WriteBase(true),
             Code::Rdfsbase_r64 => Self::ReadBase(false),
             Code::Rdgsbase_r64 => Self::ReadBase(true),
             Code::Syscall => Self::Syscall,
@@ -144,6 +164,9 @@ impl Analyst {
             may_fault: true,
         };
         guest.kind = kind(instruction);
+        if matches!(guest.kind, Kind::System(System::StoreSelector(_))) {
+            guest.access = Some(Access { size: 2, write: true });
+        }
         if matches!(
             guest.kind,
             Kind::Plain | Kind::BitString | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect

@@ -21,9 +21,9 @@ use kasane_cpu::Seg;
 use kasane_spec_x86::flags;
 
 /// Entries of each inline TLB table.
-pub(crate) const TLB_ENTRIES: usize = 1024;
-/// BEXTR control that takes the index out of an address: 10 bits from bit 12.
-pub(crate) const TLB_INDEX: u64 = 0x0A0C;
+pub(crate) const TLB_ENTRIES: usize = 4096;
+/// BEXTR control that takes the index out of an address: 12 bits from bit 12.
+pub(crate) const TLB_INDEX: u64 = 0x0C0C;
 /// Entries of each table of jump targets.
 pub(crate) const JUMP_ENTRIES: usize = 8192;
 /// The jump tables' hash: an address, and itself shifted by so much.
@@ -79,6 +79,8 @@ pub(crate) struct Hot {
     pub(crate) kernel_gs: u64,
     /// RFLAGS but for the arithmetic flags.
     pub(crate) rflags: u64,
+    /// CR0, none, CR2, CR3, CR4.
+    pub(crate) control: [u64; 5],
     /// Selectors, in the order of `Seg`.
     pub(crate) selectors: [u16; 6],
     /// An interrupt waits for IF.
@@ -146,6 +148,10 @@ pub(crate) mod at {
         offset_of!(Hot, syscall_selectors) + 4 * which
     }
 
+    /// Of CR0, CR2, CR3 or CR4.
+    pub(crate) const fn control(number: u8) -> usize {
+        offset_of!(Hot, control) + 8 * number as usize
+    }
     /// Of a segment's selector.
     pub(crate) const fn selector(segment: u8) -> usize {
         offset_of!(Hot, selectors) + 2 * segment as usize

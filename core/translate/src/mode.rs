@@ -92,9 +92,13 @@ impl Mode {
             System::Sysret => wide && ring0 && self.0 & SYSCALL != 0,
             System::Stac | System::Clac => wide && ring0 && self.0 & SMAP != 0,
             System::Swapgs => wide && ring0,
-            System::ReadBase(_) => wide && self.0 & FSGSBASE != 0,
+            System::ReadBase(_) | System::WriteBase(_) => wide && self.0 & FSGSBASE != 0,
             System::Cli | System::Sti | System::Popf => ring0,
-            System::Pushf | System::ReadSelector(_) => true,
+            System::ReadControl(_) => wide && ring0,
+            System::Pushf
+            | System::ReadSelector(_)
+            | System::StoreSelector(_)
+            | System::Direction(_) => true,
         }
     }
     /// Whether both are 64-bit code that differs in its privilege class and the use of vectors

@@ -13,7 +13,7 @@ struct Entered {
 }
 
 /// Of a list. One that is longer is no help: the whole table is forgotten then.
-const LONGEST: usize = 1024;
+const LONGEST: usize = 4096;
 
 impl Entered {
     fn note(&mut self, index: usize, global: bool) {

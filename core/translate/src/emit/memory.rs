@@ -1,7 +1,7 @@
 //! # A memory access
 //! ```text
 //!     lea   r9, [operand]            ; RBASE+disp, or whatever the guest's address is
-//!     mov   r10d, 0xA0C              ; BEXTR: ten bits from bit 12
+//!     mov   r10d, 0xC0C              ; BEXTR: twelve bits from bit 12
 //!     bextr r10, r9, r10             ; TLB index
 //!     sub   r9, [rsp + r10*8 + tags] ; offset in the page if the tag is the page's
 //!     cmp   r9, 4096 - size

@@ -19,7 +19,7 @@
 use super::flags::Flags;
 use super::names::{host_of, is_homed, number};
 use super::{Emitter, NotEncodable, Site};
-use crate::asm::{Condition, Jump, Mem, reg};
+use crate::asm::{Asm, Condition, Jump, Mem, reg};
 use crate::guest::{ALL_FLAGS, Guest, System};
 use crate::layout::at;
 use kasane_cpu::Seg;
@@ -65,21 +65,36 @@ impl Emitter<'_> {
                 self.asm.store(Mem::state(at::KERNEL_GS), reg::R9);
             }
             System::ReadSelector(segment) => {
-                let to = number(guest.instruction.op0_register());
-                let host = if is_homed(to) { reg::R9 } else { host_of(to) };
                 let selector = Mem::state(at::selector(segment));
-                self.asm.op_mem(false, &[0x0F, 0xB7], host, selector); // movzx
-                if is_homed(to) {
-                    self.asm.store(Mem::state(at::homed(to)), reg::R9);
-                }
+                self.load_register(guest, |asm, to| {
+                    asm.op_mem(false, &[0x0F, 0xB7], to, selector); // movzx
+                });
+            }
+            System::StoreSelector(segment) => {
+                self.give_up_flags(self.live(index));
+                let reach = self.operand(guest, 1)?;
+                let selector = Mem::state(at::selector(segment));
+                self.asm.op_mem(false, &[0x0F, 0xB7], reg::R11, selector); // movzx
+                self.asm.store_sized(2, reach.mem(), reg::R11);
+            }
+            System::ReadControl(number) => {
+                let register = Mem::state(at::control(number));
+                self.load_register(guest, |asm, to| asm.load(to, register));
             }
             System::ReadBase(gs) => {
-                let to = number(guest.instruction.op0_register());
-                let host = if is_homed(to) { reg::R9 } else { host_of(to) };
-                let seg = if gs { Seg::Gs } else { Seg::Fs };
-                self.asm.load(host, Mem::state(at::segment_base(seg)));
-                if is_homed(to) {
-                    self.asm.store(Mem::state(at::homed(to)), reg::R9);
+                let base = Mem::state(at::segment_base(if gs { Seg::Gs } else { Seg::Fs }));
+                self.load_register(guest, |asm, to| asm.load(to, base));
+            }
+            System::WriteBase(gs) => {
+                self.give_up_flags(after);
+                self.write_base(guest, if gs { Seg::Gs } else { Seg::Fs });
+            }
+            System::Direction(down) => {
+                self.give_up_flags(after);
+                if down {
+                    self.or_rflags(flags::DF);
+                } else {
+                    self.and_rflags(!flags::DF);
                 }
             }
             System::Syscall => self.syscall(guest),
@@ -88,6 +103,33 @@ impl Emitter<'_> {
             System::Clac => self.access_check(guest, false),
         }
         Ok(!system.crosses())
+    }
+
+    /// Loads the register that is the first operand.
+    fn load_register(&mut self, guest: &Guest, load: impl FnOnce(&mut Asm, u8)) {
+        let to = number(guest.instruction.op0_register());
+        if is_homed(to) {
+            load(&mut self.asm, reg::R9);
+            self.asm.store(Mem::state(at::homed(to)), reg::R9);
+        } else {
+            load(&mut self.asm, host_of(to));
+        }
+    }
+    /// Only of canonical addresses; others fault.
+    fn write_base(&mut self, guest: &Guest, seg: Seg) {
+        let from = number(guest.instruction.op0_register());
+        if is_homed(from) {
+            self.asm.load(reg::R9, Mem::state(at::homed(from)));
+        } else {
+            self.asm.mov(reg::R9, host_of(from));
+        }
+        self.asm.mov(reg::R10, reg::R9);
+        self.asm.bytes(&[0x49, 0xC1, 0xE2, 16]); // shl r10, 16
+        self.asm.bytes(&[0x49, 0xC1, 0xFA, 16]); // sar r10, 16
+        self.asm.op_reg(true, &[0x39], reg::R9, reg::R10); // cmp
+        let faults = self.asm.jcc(Condition::NotEqual);
+        self.interpret_later(faults, guest);
+        self.asm.store(Mem::state(at::segment_base(seg)), reg::R9);
     }
 
     /// `and dword [rflags], mask`
