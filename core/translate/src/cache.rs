@@ -11,6 +11,7 @@ use kasane_passthrough::CodeArena;
 use crate::emit::{FaultPoint, Translated};
 use crate::mode::Mode;
 use crate::sites::OpAt;
+use crate::slots::{Numbers, Target};
 
 /// What identifies a block: the same bytes give other code at another RIP or in another mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +32,13 @@ pub(crate) struct Block {
     pub(crate) host_entry: u32,
     /// Displacements of jumps that are bound to this block.
     incoming: Vec<u32>,
+}
+
+impl Block {
+    /// The entry for the saved flags, or the host's.
+    pub(crate) fn entry_for(&self, saved: bool) -> u32 {
+        if saved { self.entry } else { self.host_entry }
+    }
 }
 
 /// The blocks made from one guest page.
@@ -72,6 +80,7 @@ pub(crate) struct Cache {
     pages: HashMap<u64, PageBlocks>,
     /// What the interpreter does for each block.
     ops: Vec<Box<[Op]>>,
+    pub(crate) slots: Numbers,
     pub(crate) made: Made,
 }
 
@@ -89,6 +98,7 @@ impl Cache {
             fault_points: Vec::new(),
             pages: HashMap::new(),
             ops: Vec::new(),
+            slots: Numbers::default(),
             made: Made::default(),
         }
     }
@@ -109,6 +119,7 @@ impl Cache {
         self.fault_points.clear();
         self.pages.clear();
         self.ops.clear();
+        self.slots.clear();
         self.made.flushes = self.made.flushes.wrapping_add(1);
         self.next = self.start;
     }
@@ -181,8 +192,8 @@ impl Cache {
     pub(crate) fn pages(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
         self.pages.iter().map(|(page, blocks)| (*page, blocks.version))
     }
-    /// Drops the blocks made from a page; tells their RIPs.
-    pub(crate) fn drop_page(&mut self, page: u64, mut dropped: impl FnMut(Key)) {
+    /// Drops the blocks made from a page; tells whose, and the slots that lead to them.
+    pub(crate) fn drop_page(&mut self, page: u64, mut dropped: impl FnMut(Key, [Option<u32>; 2])) {
         let Some(blocks) = self.pages.remove(&page) else { return };
         for key in blocks.keys {
             let Some(block) = self.blocks.remove(&key) else { continue };
@@ -190,7 +201,8 @@ impl Cache {
                 self.patch(patch, 0); // its own way out follows
             }
             self.made.invalidated = self.made.invalidated.wrapping_add(1);
-            dropped(key);
+            let Key { rip, mode, .. } = key;
+            dropped(key, [false, true].map(|saved| self.slots.known(Target { rip, mode, saved })));
         }
     }
 

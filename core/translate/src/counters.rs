@@ -27,6 +27,8 @@ pub(crate) struct Counters {
     pub(crate) links: u64,
     /// Jumps to another page that the jump table did not have, and polls.
     pub(crate) gone: u64,
+    /// Jumps to another page whose slot was empty.
+    pub(crate) slots: u64,
     /// Indirect branches that the jump table did not have.
     pub(crate) indirect: u64,
     /// Host exceptions in translated code.
@@ -60,6 +62,7 @@ impl Counters {
         add("refused_accesses", self.refused);
         add("links", self.links);
         add("jump_misses", self.gone);
+        add("slot_misses", self.slots);
         add("indirect_misses", self.indirect);
         add("host_exceptions", self.host_faults);
         for (code, count) in &self.fallbacks {

@@ -86,7 +86,8 @@ impl Translated {
     #[must_use]
     pub fn new(shared: Arc<Shared>, index: u32) -> Self {
         let mut state = StateBlock::new();
-        let tables = Tables::new(&mut state.hot);
+        let missed = shared.arena.address().wrapping_add(u64::from(shared.stubs.slot_missed));
+        let tables = Tables::new(&mut state.hot, missed);
         Self {
             shared,
             index,
@@ -131,7 +132,7 @@ impl Translated {
         match cpu.tlb.take_flushes() {
             Flushed::Nothing => {}
             Flushed::Pages(pages) => {
-                pages.into_iter().for_each(|page| Tables::flush_page(hot, page));
+                pages.into_iter().for_each(|page| self.tables.flush_page(hot, page));
                 // Targets are known by RIP, which says little about a page if CS has a base.
                 for (class, (_, code_base)) in self.jump_modes.iter().enumerate() {
                     if *code_base != 0 {
@@ -160,7 +161,9 @@ impl Translated {
     /// Drops the blocks of a page, also from the jump tables.
     pub(crate) fn drop_page(&mut self, page: u64) {
         let hot = &mut self.state.hot;
-        let (before, after) = self.shared.drop_page(page, |key| {
+        let slots = &self.tables.slots;
+        let (before, after) = self.shared.drop_page(page, |key, led| {
+            led.into_iter().flatten().for_each(|number| slots.empty(hot, number));
             if let Some(table) = hot.jumps.get_mut(key.mode.class()) {
                 table.forget(key.rip);
             }
@@ -175,7 +178,9 @@ impl Translated {
         let generation = self.shared.generation();
         if generation != self.generation {
             self.generation = generation;
-            (0..CLASSES).for_each(|class| self.tables.flush_jumps(&mut self.state.hot, class));
+            let hot = &mut self.state.hot;
+            (0..CLASSES).for_each(|class| self.tables.flush_jumps(hot, class));
+            self.tables.slots.empty_all(hot);
         }
     }
 
@@ -352,6 +357,12 @@ impl Translated {
             if let Outcome::Fault { offset, .. } = outcome {
                 return self.host_fault(cpu, offset);
             }
+            if self.state.hot.site == 0 {
+                if let Some(left) = self.slot_missed(cpu) {
+                    return left;
+                }
+                continue;
+            }
             // SAFETY: code was left by this site just now, and this vCPU is inside, so that nobody
             // drops the cache.
             let site = unsafe { Site::at(&*self.shared.arena, self.state.hot.site) };
@@ -448,6 +459,26 @@ impl Translated {
         self.sync_out(cpu, rip);
         // If blocks were dropped for the target, the instruction may be one of those.
         Some(if generation == self.generation { Left::Op(op) } else { Left::On })
+    }
+
+    /// Fills the slot that code came out by, and goes on there.
+    fn slot_missed(&mut self, cpu: &mut Cpu) -> Option<Left> {
+        self.counters.slots = self.counters.slots.wrapping_add(1);
+        let number = self.state.hot.regs.get(9).copied().unwrap_or(0) as u32;
+        // Every number in code is that of a slot.
+        let target = self.shared.cache().slots.target(number);
+        let Some(target) = target else { return Some(Left::Ran(Ran::Cold)) };
+        if !target.saved {
+            self.state.hot.flags = u64::from(self.state.hot.fault_flags);
+        }
+        self.go_on(cpu, target.rip, |this, cpu| {
+            let Some((key, global)) = this.key(cpu, target.rip) else { return };
+            let entry = this.shared.cache().find(key).map(|block| block.entry_for(target.saved));
+            if let Some(entry) = entry {
+                let code = this.address(entry);
+                this.tables.slot(&mut this.state.hot, number, code, target.rip, global);
+            }
+        })
     }
 
     fn address(&self, offset: u32) -> u64 {

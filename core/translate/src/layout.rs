@@ -25,9 +25,11 @@ pub(crate) const TLB_ENTRIES: usize = 4096;
 /// BEXTR control that takes the index out of an address: 12 bits from bit 12.
 pub(crate) const TLB_INDEX: u64 = 0x0C0C;
 /// Entries of each table of jump targets.
-pub(crate) const JUMP_ENTRIES: usize = 8192;
+pub(crate) const JUMP_ENTRIES: usize = 16384;
+/// Slots for jumps to known targets in other pages.
+pub(crate) const SLOTS: usize = 65536;
 /// The jump tables' hash: an address, and itself shifted by so much.
-pub(crate) const JUMP_SHIFT: u8 = 9;
+pub(crate) const JUMP_SHIFT: u8 = 10;
 /// Privilege classes ([`kasane_memory::TlbClass`]).
 pub(crate) const CLASSES: usize = 3;
 /// Room for signal frames.
@@ -108,6 +110,7 @@ pub(crate) struct Hot {
     pub(crate) fault_flags: u32,
     pub(crate) tlb: [ClassTlb; CLASSES],
     pub(crate) jumps: [JumpTable; CLASSES],
+    pub(crate) slots: [u64; SLOTS],
 }
 
 /// The block with the room below it. All zero is valid, but no TLB entry is invalid then: see
@@ -189,6 +192,9 @@ pub(crate) mod at {
     }
     pub(crate) const fn addends(class: usize) -> usize {
         tlb(class) + offset_of!(ClassTlb, addend)
+    }
+    pub(crate) const fn slot(number: u32) -> usize {
+        offset_of!(Hot, slots) + 8 * number as usize
     }
     const fn jumps(class: usize) -> usize {
         offset_of!(Hot, jumps) + class * size_of::<JumpTable>()

@@ -26,6 +26,7 @@ mod make;
 mod mode;
 pub mod shared;
 mod sites;
+mod slots;
 mod stubs;
 mod tables;
 

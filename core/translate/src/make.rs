@@ -137,15 +137,17 @@ impl Translated {
 
     fn add(&mut self, cpu: &Cpu, key: Key, version: u32, guests: &[Guest], found: &live::Liveness) {
         let mut cache = self.shared.cache();
-        let translated = self.maker.translator.translate(&Source {
+        let at = cache.next();
+        let source = Source {
             guests,
             live: &found.before,
             live_at_target: &found.at_target,
             mode: key.mode,
             skew: key.gpa.wrapping_sub(key.rip) & 0xFFF,
-            at: cache.next(),
+            at,
             stubs: self.shared.stubs,
-        });
+        };
+        let translated = self.maker.translator.translate(&source, &mut cache.slots);
         if cache.is_full() || cache.find(key).is_some() {
             return; // another processor was faster
         }

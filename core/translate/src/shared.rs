@@ -84,7 +84,11 @@ impl Shared {
         self.generation.load(Ordering::Acquire)
     }
     /// Drops the blocks of a page; tells whose. Gives the generation before and after.
-    pub(crate) fn drop_page(&self, page: u64, dropped: impl FnMut(Key)) -> (u64, u64) {
+    pub(crate) fn drop_page(
+        &self,
+        page: u64,
+        dropped: impl FnMut(Key, [Option<u32>; 2]),
+    ) -> (u64, u64) {
         let mut cache = self.cache();
         cache.drop_page(page, dropped);
         let before = self.generation.fetch_add(1, Ordering::AcqRel);

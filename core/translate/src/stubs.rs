@@ -21,6 +21,8 @@ pub(crate) struct Stubs {
     pub(crate) exit: u32,
     /// Leaves after a host exception.
     pub(crate) recovery: u32,
+    /// Where empty slots lead, with the slot's number in R9. The site is 0 then.
+    pub(crate) slot_missed: u32,
 }
 
 /// All stubs, to be written at offset 0.
@@ -28,6 +30,8 @@ pub(crate) fn emit() -> (Asm, Stubs) {
     let mut asm = Asm::default();
     let mut stubs = Stubs { enter: asm.here() as u32, ..Stubs::default() };
     enter(&mut asm);
+    stubs.slot_missed = asm.here() as u32;
+    asm.mov_state32(at::SITE, 0);
     stubs.recovery = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
     capture_flags(&mut asm, at::FAULT_FLAGS);

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::layout::{CLASSES, Hot, Table, tlb_index};
+use crate::slots::Filled;
 
 /// Entries of one table: those that a change of CR3 ends, and those that it doesn't.
 #[derive(Default)]
@@ -35,17 +36,35 @@ fn forget(table: &mut impl Table, list: &mut Vec<u16>) {
 }
 
 /// The lists of all classes.
-#[derive(Default)]
 pub(crate) struct Tables {
     pages: [Entered; CLASSES],
     jumps: [Entered; CLASSES],
+    pub(crate) slots: Filled,
+    /// Bit n: there may be jumps or slots into a page whose number has these lowest bits.
+    targets: [u64; 64],
 }
 
 impl Tables {
-    pub(crate) fn new(hot: &mut Hot) -> Self {
+    /// `slot_missed`: where empty slots lead.
+    pub(crate) fn new(hot: &mut Hot, slot_missed: u64) -> Self {
         hot.tlb.iter_mut().for_each(Table::flush);
         hot.jumps.iter_mut().for_each(Table::flush);
-        Self::default()
+        let slots = Filled::new(hot, slot_missed);
+        Self { pages: Default::default(), jumps: Default::default(), slots, targets: [0; 64] }
+    }
+    fn target_bit(rip: u64) -> (usize, u64) {
+        ((rip >> 18) as usize % 64, 1 << (rip >> 12 & 63))
+    }
+    fn note_target(&mut self, rip: u64) {
+        let (word, bit) = Self::target_bit(rip);
+        if let Some(word) = self.targets.get_mut(word) {
+            *word |= bit;
+        }
+    }
+    /// Lets a slot lead to the code of `rip`.
+    pub(crate) fn slot(&mut self, hot: &mut Hot, number: u32, code: u64, rip: u64, global: bool) {
+        self.slots.fill(hot, number, code, rip, global);
+        self.note_target(rip);
     }
     /// Enters a page.
     pub(crate) fn page(&mut self, hot: &mut Hot, class: usize, page: &Page) {
@@ -58,6 +77,7 @@ impl Tables {
         if let (Some(table), Some(list)) = (hot.jumps.get_mut(class), self.jumps.get_mut(class)) {
             list.note(table.enter(rip, code), global);
         }
+        self.note_target(rip);
     }
     /// Forgets what is not global.
     pub(crate) fn flush_local(&mut self, hot: &mut Hot) {
@@ -67,6 +87,7 @@ impl Tables {
         for (table, lists) in hot.jumps.iter_mut().zip(&mut self.jumps) {
             forget(table, &mut lists.local);
         }
+        self.slots.empty_local(hot);
     }
     /// Forgets everything.
     pub(crate) fn flush_all(&mut self, hot: &mut Hot) {
@@ -77,6 +98,8 @@ impl Tables {
         for (table, lists) in hot.jumps.iter_mut().zip(&mut self.jumps) {
             forget(table, &mut lists.global);
         }
+        self.slots.empty_all(hot);
+        self.targets = [0; 64];
     }
     /// Forgets the jumps of one class.
     pub(crate) fn flush_jumps(&mut self, hot: &mut Hot, class: usize) {
@@ -86,8 +109,13 @@ impl Tables {
         }
     }
     /// Forgets the page at `va`, and the jumps into it.
-    pub(crate) fn flush_page(hot: &mut Hot, va: u64) {
+    pub(crate) fn flush_page(&self, hot: &mut Hot, va: u64) {
         hot.tlb.iter_mut().for_each(|tlb| tlb.flush_index(tlb_index(va)));
+        let (word, bit) = Self::target_bit(va);
+        if self.targets.get(word).is_some_and(|word| word & bit == 0) {
+            return;
+        }
+        self.slots.empty_page(hot, va);
         hot.jumps.iter_mut().for_each(|table| table.flush_page(va));
     }
 }

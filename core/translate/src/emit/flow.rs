@@ -8,6 +8,7 @@ use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Condition, Jump, Mem, reg};
 use crate::guest::{ALL_FLAGS, Guest};
 use crate::layout::{JUMP_ENTRIES, JUMP_SHIFT, at, jump_index};
+use crate::slots::Target;
 
 impl Emitter<'_> {
     pub(super) fn leave_later(&mut self, from: Jump, site: Site<u32>) {
@@ -70,7 +71,18 @@ impl Emitter<'_> {
             self.leave(Site::Link { rip: target, patch }, flags);
             return;
         }
-        self.go_by_table(self.source.mode.class(), target);
+        if self.source.mode.bits() != 64 || !self.go_by_slot(target) {
+            self.go_by_table(self.source.mode.class(), target);
+        }
+    }
+    /// False if all slots are taken.
+    fn go_by_slot(&mut self, target: u64) -> bool {
+        let saved = !self.flags.host;
+        let target = Target { rip: target, mode: self.source.mode, saved };
+        let Some(number) = self.slots.of(target) else { return false };
+        self.asm.mov_imm(reg::R9, u64::from(number));
+        self.asm.jmp_mem(Mem::state(at::slot(number)));
+        true
     }
     /// Goes to a known target by the jump table of a class.
     pub(super) fn go_by_table(&mut self, class: usize, target: u64) {

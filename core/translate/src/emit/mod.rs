@@ -28,6 +28,7 @@ use crate::asm::{Asm, Jump};
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::mode::Mode;
 use crate::sites::{SITE_BYTES, Site};
+use crate::slots::Numbers;
 use crate::stubs::Stubs;
 use flags::Flags;
 use flow::condition;
@@ -91,11 +92,12 @@ impl Translator {
         Self { encoder: Encoder::new(64) }
     }
 
-    pub(crate) fn translate(&mut self, source: &Source<'_>) -> Translated {
+    pub(crate) fn translate(&mut self, source: &Source<'_>, slots: &mut Numbers) -> Translated {
         let mut emitter = Emitter {
             asm: Asm::default(),
             source,
             encoder: &mut self.encoder,
+            slots,
             sites: Vec::new(),
             site_places: Vec::new(),
             fault_points: Vec::new(),
@@ -150,6 +152,7 @@ struct Emitter<'a> {
     asm: Asm,
     source: &'a Source<'a>,
     encoder: &'a mut Encoder,
+    slots: &'a mut Numbers,
     sites: Vec<Site<u32>>,
     /// Where the code has the place of each site.
     site_places: Vec<usize>,
