@@ -69,13 +69,22 @@ impl TlbEntry {
 }
 
 /// Which large pages may have pieces here: a set with false hits.
-#[derive(Clone, Copy, Default)]
-struct LargePages([u64; 4]);
+#[derive(Clone, Copy)]
+struct LargePages([u64; LARGE_WORDS]);
+
+/// One bit for each 2 MiB of 8 GiB.
+const LARGE_WORDS: usize = 64;
+
+impl Default for LargePages {
+    fn default() -> Self {
+        Self([0; LARGE_WORDS])
+    }
+}
 
 impl LargePages {
     fn place(va: u64, bits: u8) -> (usize, u64) {
         let hash = (va >> (bits & 63) ^ u64::from(bits) << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        ((hash >> 62) as usize, 1 << (hash >> 56 & 63))
+        ((hash >> 58) as usize % LARGE_WORDS, 1 << (hash >> 52 & 63))
     }
     fn insert(&mut self, va: u64, bits: u8) {
         let (word, bit) = Self::place(va, bits);
@@ -400,11 +409,11 @@ impl SoftTlb {
     }
     #[cold]
     fn flush_large(&mut self, va: u64) {
-        self.flushed = Flushed::All;
         self.large = LargePages::default();
         for entry in &mut self.entries {
             let (Some(page), bits) = (entry.page(), entry.page_bits()) else { continue };
             if bits > 12 && (page ^ va) >> bits == 0 {
+                self.flushed = Flushed::All;
                 *entry = EMPTY;
             } else if bits > 12 {
                 self.large.insert(page, bits);

@@ -30,6 +30,10 @@ impl Mem {
     pub(crate) fn state(offset: usize) -> Self {
         Self::base(reg::RSP, offset as i32)
     }
+    /// A table in the state block, at an offset in a register.
+    pub(crate) fn indexed(offset: usize, index: u8) -> Self {
+        Self { base: Some(reg::RSP), index: Some((index, 0)), disp: offset as i32 }
+    }
     /// An element of 8 bytes of a table in the state block.
     pub(crate) fn table(offset: usize, index: u8) -> Self {
         Self { base: Some(reg::RSP), index: Some((index, 3)), disp: offset as i32 }

@@ -54,6 +54,8 @@ pub(crate) enum System {
     Swapgs,
     /// Of the segment with this number.
     ReadSelector(u8),
+    /// The same into the low half of 32 bits.
+    ReadSelector16(u8),
     /// Of the segment with this number, to memory.
     StoreSelector(u8),
     /// RDFSBASE, or with the bool RDGSBASE.
@@ -84,6 +86,9 @@ impl System {
             Code::Pushfq | Code::Pushfd | Code::Pushfw => Self::Pushf,
             Code::Popfq | Code::Popfd | Code::Popfw => Self::Popf,
             Code::Swapgs => Self::Swapgs,
+            Code::Mov_rm16_Sreg if instruction.op0_kind() == OpKind::Register => {
+                Self::ReadSelector16(instruction.op1_register().number() as u8)
+            }
             Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
                 if instruction.op0_kind() == OpKind::Memory =>
             {

@@ -25,11 +25,11 @@ pub(crate) const TLB_ENTRIES: usize = 4096;
 /// BEXTR control that takes the index out of an address: 12 bits from bit 12.
 pub(crate) const TLB_INDEX: u64 = 0x0C0C;
 /// Entries of each table of jump targets.
-pub(crate) const JUMP_ENTRIES: usize = 16384;
+pub(crate) const JUMP_ENTRIES: usize = 32768;
 /// Slots for jumps to known targets in other pages.
-pub(crate) const SLOTS: usize = 65536;
-/// The jump tables' hash: an address, and itself shifted by so much.
-pub(crate) const JUMP_SHIFT: u8 = 10;
+pub(crate) const SLOTS: usize = 32768;
+/// What a jump table's hash leaves of an address and itself shifted left by 4: an entry's offset.
+pub(crate) const JUMP_MASK: u32 = (JUMP_ENTRIES as u32 - 1) << 4;
 /// Privilege classes ([`kasane_memory::TlbClass`]).
 pub(crate) const CLASSES: usize = 3;
 /// Room for signal frames.
@@ -50,8 +50,8 @@ pub(crate) struct ClassTlb {
 /// Where translated code for a guest address begins; invalid entries as in [`ClassTlb`].
 #[repr(C)]
 pub(crate) struct JumpTable {
-    pub(crate) rip: [u64; JUMP_ENTRIES],
-    pub(crate) code: [u64; JUMP_ENTRIES],
+    /// RIP and the address of its code.
+    pub(crate) entries: [[u64; 2]; JUMP_ENTRIES],
 }
 
 /// What RSP points to.
@@ -199,11 +199,12 @@ pub(crate) mod at {
     const fn jumps(class: usize) -> usize {
         offset_of!(Hot, jumps) + class * size_of::<JumpTable>()
     }
+    /// Of the RIPs in entries at offset 0.
     pub(crate) const fn jump_rips(class: usize) -> usize {
-        jumps(class) + offset_of!(JumpTable, rip)
+        jumps(class)
     }
     pub(crate) const fn jump_codes(class: usize) -> usize {
-        jumps(class) + offset_of!(JumpTable, code)
+        jumps(class) + 8
     }
 }
 
@@ -212,10 +213,11 @@ pub(crate) fn tlb_index(va: u64) -> usize {
     (va >> 12) as usize % TLB_ENTRIES
 }
 
-/// The jump table's index of an address. Functions begin at multiples of 16, so the lowest bits
-/// alone would not spread them.
+/// The jump table's index of an address. The lowest bits alone would not spread functions, which
+/// begin at multiples of 16.
 pub(crate) fn jump_index(rip: u64) -> usize {
-    (rip ^ (rip as u32 >> JUMP_SHIFT) as u64) as usize % JUMP_ENTRIES
+    let low = rip as u32;
+    ((low ^ low.wrapping_shl(4)) & JUMP_MASK) as usize >> 4
 }
 
 /// A tag that no address with this index has.
@@ -280,13 +282,11 @@ impl ClassTlb {
 
 impl Table for JumpTable {
     fn flush(&mut self) {
-        for (index, rip) in self.rip.iter_mut().enumerate() {
-            *rip = no_target(index);
-        }
+        (0..JUMP_ENTRIES).for_each(|index| self.flush_index(index));
     }
     fn flush_index(&mut self, index: usize) {
-        if let Some(place) = self.rip.get_mut(index) {
-            *place = no_target(index);
+        if let Some([rip, _]) = self.entries.get_mut(index) {
+            *rip = no_target(index);
         }
     }
 }
@@ -295,31 +295,27 @@ impl JumpTable {
     /// Gives the entry's index.
     pub(crate) fn enter(&mut self, rip: u64, code: u64) -> usize {
         let index = jump_index(rip);
-        if let (Some(place), Some(target)) = (self.rip.get_mut(index), self.code.get_mut(index)) {
-            (*place, *target) = (rip, code);
+        if let Some(entry) = self.entries.get_mut(index) {
+            *entry = [rip, code];
         }
         index
     }
     /// Forgets one target.
     pub(crate) fn forget(&mut self, rip: u64) {
         let index = jump_index(rip);
-        if let Some(place) = self.rip.get_mut(index)
-            && *place == rip
-        {
-            *place = no_target(index);
+        if self.entries.get(index).is_some_and(|[known, _]| *known == rip) {
+            self.flush_index(index);
         }
     }
-    /// Forgets the targets in a page.
-    pub(crate) fn flush_page(&mut self, va: u64) {
-        for (index, rip) in self.rip.iter_mut().enumerate() {
-            if *rip & !0xFFF == va & !0xFFF {
-                *rip = no_target(index);
-            }
+    /// Forgets an entry if its target is in a page.
+    pub(crate) fn flush_index_of_page(&mut self, index: usize, va: u64) {
+        if self.entries.get(index).is_some_and(|[rip, _]| (rip ^ va) >> 12 == 0) {
+            self.flush_index(index);
         }
     }
     pub(crate) fn find(&self, rip: u64) -> Option<u64> {
-        let index = jump_index(rip);
-        (self.rip.get(index) == Some(&rip)).then(|| self.code.get(index).copied())?
+        let [known, code] = self.entries.get(jump_index(rip))?;
+        (*known == rip).then_some(*code)
     }
 }
 
@@ -367,10 +363,8 @@ mod tests {
 
     #[test]
     fn an_invalid_jump_belongs_to_another_entry() {
-        let mut table = JumpTable { rip: [0; JUMP_ENTRIES], code: [0; JUMP_ENTRIES] };
-        table.flush();
-        for (index, rip) in table.rip.iter().enumerate() {
-            assert_ne!(jump_index(*rip), index);
+        for index in 0..JUMP_ENTRIES {
+            assert_ne!(jump_index(no_target(index)), index);
         }
     }
 

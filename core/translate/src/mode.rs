@@ -97,6 +97,7 @@ impl Mode {
             System::ReadControl(_) => wide && ring0,
             System::Pushf
             | System::ReadSelector(_)
+            | System::ReadSelector16(_)
             | System::StoreSelector(_)
             | System::Direction(_) => true,
         }

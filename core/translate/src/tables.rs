@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use crate::layout::{CLASSES, Hot, Table, tlb_index};
+use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, Table, tlb_index};
 use crate::slots::Filled;
 
 /// Entries of one table: those that a change of CR3 ends, and those that it doesn't.
@@ -14,7 +14,7 @@ struct Entered {
 }
 
 /// Of a list. One that is longer is no help: the whole table is forgotten then.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 8192;
 
 impl Entered {
     fn note(&mut self, index: usize, global: bool) {
@@ -116,7 +116,15 @@ impl Tables {
             return;
         }
         self.slots.empty_page(hot, va);
-        hot.jumps.iter_mut().for_each(|table| table.flush_page(va));
+        for (table, lists) in hot.jumps.iter_mut().zip(&self.jumps) {
+            for list in [&lists.local, &lists.global] {
+                if list.len() > LONGEST {
+                    (0..JUMP_ENTRIES).for_each(|index| table.flush_index_of_page(index, va));
+                } else {
+                    list.iter().for_each(|n| table.flush_index_of_page(usize::from(*n), va));
+                }
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::names::{host_of, is_homed, number};
 use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Condition, Jump, Mem, reg};
 use crate::guest::{ALL_FLAGS, Guest};
-use crate::layout::{JUMP_ENTRIES, JUMP_SHIFT, at, jump_index};
+use crate::layout::{JUMP_MASK, at, jump_index};
 use crate::slots::Target;
 
 impl Emitter<'_> {
@@ -88,7 +88,7 @@ impl Emitter<'_> {
     pub(super) fn go_by_table(&mut self, class: usize, target: u64) {
         self.give_up_flags(ALL_FLAGS);
         let index = jump_index(target);
-        let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(8)));
+        let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(16)));
         self.asm.mov_imm(reg::R9, target);
         self.asm.op_mem(true, &[0x3B], reg::R9, entry(at::jump_rips(class)));
         let missed = self.asm.jcc(Condition::NotEqual);
@@ -140,18 +140,18 @@ impl Emitter<'_> {
         self.asm.load_sized(size, reg::R9, reach.mem());
         self.find_target(guest);
         self.set_stack_pointer(reg::R15, (size as i32).wrapping_add(more.into()));
-        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.mode.class()), reg::R10));
+        self.asm.jmp_mem(Mem::indexed(at::jump_codes(self.source.mode.class()), reg::R10));
     }
     pub(super) fn jump_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.indirect_target(guest)?;
         self.find_target(guest);
-        self.asm.jmp_mem(Mem::table(at::jump_codes(self.source.mode.class()), reg::R10));
+        self.asm.jmp_mem(Mem::indexed(at::jump_codes(self.source.mode.class()), reg::R10));
         Ok(())
     }
     pub(super) fn call_indirect(&mut self, guest: &Guest) -> Result<(), NotEncodable> {
         self.indirect_target(guest)?;
         self.find_target(guest);
-        self.asm.load(reg::R11, Mem::table(at::jump_codes(self.source.mode.class()), reg::R10));
+        self.asm.load(reg::R11, Mem::indexed(at::jump_codes(self.source.mode.class()), reg::R10));
         self.push_return_address(guest);
         self.asm.jmp_reg(reg::R11);
         Ok(())
@@ -175,7 +175,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Looks the target in R9 up: R10 is its index in the jump table. The interpreter does the
+    /// Looks the target in R9 up: R10 is its entry's offset in the jump table. The interpreter does the
     /// instruction if it is not there. Nothing of the guest has changed yet.
     pub(super) fn find_target(&mut self, guest: &Guest) {
         let site = if self.in_shadow {
@@ -189,16 +189,16 @@ impl Emitter<'_> {
         let op = self.leave_to_interpreter(guest);
         self.leave_later(missed, Site::Indirect { rip: self.rip, retry, op });
     }
-    /// Looks the target in R9 up in the jump table of a class: R10 is its index then. The jump is
-    /// taken where it is not there.
+    /// Looks the target in R9 up in the jump table of a class: R10 is its entry's offset then. The
+    /// jump is taken where it is not there.
     pub(super) fn look_up(&mut self, class: usize) -> Jump {
         self.asm.op_reg(false, &[0x89], reg::R9, reg::R10); // mov r10d, r9d
-        self.asm.bytes(&[0x41, 0xC1, 0xEA, JUMP_SHIFT]); // shr r10d, 7
+        self.asm.bytes(&[0x41, 0xC1, 0xE2, 4]); // shl r10d, 4
         self.asm.op_reg(false, &[0x31], reg::R9, reg::R10); // xor r10d, r9d
         self.asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, ..
-        self.asm.bytes(&(JUMP_ENTRIES as u32).wrapping_sub(1).to_le_bytes());
+        self.asm.bytes(&JUMP_MASK.to_le_bytes());
         let rips = at::jump_rips(class);
-        self.asm.op_mem(true, &[0x3B], reg::R9, Mem::table(rips, reg::R10));
+        self.asm.op_mem(true, &[0x3B], reg::R9, Mem::indexed(rips, reg::R10));
         self.asm.jcc(Condition::NotEqual)
     }
 }

@@ -70,6 +70,16 @@ impl Emitter<'_> {
                     asm.op_mem(false, &[0x0F, 0xB7], to, selector); // movzx
                 });
             }
+            System::ReadSelector16(segment) => {
+                let selector = Mem::state(at::selector(segment));
+                let to = number(guest.instruction.op0_register());
+                self.asm.op_mem(false, &[0x0F, 0xB7], reg::R9, selector); // movzx
+                if is_homed(to) {
+                    self.asm.store_sized(2, Mem::state(at::homed(to)), reg::R9);
+                } else {
+                    self.asm.mov_sized(2, host_of(to), reg::R9);
+                }
+            }
             System::StoreSelector(segment) => {
                 self.give_up_flags(self.live(index));
                 let reach = self.operand(guest, 1)?;
@@ -273,7 +283,7 @@ impl Emitter<'_> {
     fn arrive(&mut self, class: TlbClass) {
         let missed = self.look_up(class as usize);
         self.leave_later(missed, Site::Arrived);
-        self.asm.jmp_mem(Mem::table(at::jump_codes(class as usize), reg::R10));
+        self.asm.jmp_mem(Mem::indexed(at::jump_codes(class as usize), reg::R10));
     }
     /// STAC and CLAC: the following code has another class.
     fn access_check(&mut self, guest: &Guest, on: bool) {
