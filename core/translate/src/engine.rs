@@ -27,7 +27,10 @@ use crate::tables::{Page, Tables};
 
 /// How often supervisor code is entered with the vector registers loaded after it had a vector
 /// instruction.
-const VECTOR_CREDIT: u32 = 256;
+const VECTOR_CREDIT: u32 = 1024;
+/// After so many vector instructions, that is: the few that each switch of tasks has are not
+/// worth other tables of jumps.
+const VECTOR_WISHES: u32 = 32;
 
 /// When the translator translates, and when it looks up from what it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub struct Translated {
     /// The mode, and the base of CS, that the jump tables hold blocks of.
     jump_modes: [(Mode, u64); CLASSES],
     vector_credit: u32,
+    vector_wishes: u32,
     policy: Policy,
     /// How much was read of the log of pages that became code.
     log_read: u64,
@@ -97,6 +101,7 @@ impl Translated {
             mode: Mode::NONE,
             jump_modes: [(Mode::NONE, 0); CLASSES],
             vector_credit: 0,
+            vector_wishes: 0,
             policy: Policy::default(),
             log_read: 0,
             generation: 0,
@@ -576,7 +581,11 @@ impl Translated {
                     let op = unsafe { op.op() };
                     self.counters.fallback(&op.instr);
                     if !self.mode.has_vectors() && uses_vectors(&op.instr) {
-                        self.vector_credit = VECTOR_CREDIT;
+                        self.vector_wishes = self.vector_wishes.wrapping_add(1);
+                        if self.vector_wishes >= VECTOR_WISHES {
+                            self.vector_wishes = 0;
+                            self.vector_credit = VECTOR_CREDIT;
+                        }
                     }
                     self.state.hot.count = self.state.hot.count.wrapping_sub(1);
                     match step(cpu, op) {
