@@ -96,7 +96,7 @@ impl Emitter<'_> {
                 self.load_register(guest, |asm, to| asm.load(to, base));
             }
             System::WriteBase(gs) => {
-                self.give_up_flags(after);
+                self.give_up_flags(self.live(index)); // it may fault
                 self.write_base(guest, if gs { Seg::Gs } else { Seg::Fs });
             }
             System::Direction(down) => {

@@ -228,8 +228,8 @@ impl Maker<'_> {
             }
             8..=13 => instr.set_memory_displacement64(at),
             14..=18 if self.bits == 64 => self.through_segment(instr, at),
-            19..=20 if self.mood.bad > 0 => {
-                // Whatever is in a register.
+            19..=20 if self.mood.bad > 0 && !self.mood.open => {
+                // Whatever is in a register, which may be an address of the code.
                 let number = self.rng.below(u64::from(self.registers())) as u32;
                 instr.set_memory_base(self.word(number));
                 self.displace(instr, 0);
