@@ -139,7 +139,7 @@ impl Asm {
         self.op_reg(true, &[0x89], from, to);
     }
 
-    // --- 2, 4 or 8 bytes ---------------------------------------------------------------------
+    // --- operands of a size that is not known here ---------------------------------------------------------------------
 
     /// The operand-size prefix of 2 bytes; whether REX.W is needed.
     fn size(&mut self, bytes: u32) -> bool {
@@ -147,6 +147,12 @@ impl Asm {
             self.byte(0x66);
         }
         bytes == 8
+    }
+    /// An instruction on 1, 2, 4 or 8 bytes, `opcode` the one for more than 1. RAX, and registers
+    /// from R8 on, only.
+    pub(crate) fn any_size(&mut self, bytes: u32, opcode: u8, register: u8, mem: Mem) {
+        let wide = self.size(bytes);
+        self.op_mem(wide, &[if bytes == 1 { opcode & !1 } else { opcode }], register, mem);
     }
     /// Zero-extended.
     pub(crate) fn load_sized(&mut self, bytes: u32, register: u8, mem: Mem) {

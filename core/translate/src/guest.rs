@@ -1,10 +1,13 @@
 //! What the translator has to know of a guest instruction.
 
 use iced_x86::{
-    CodeSize, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory,
-    Mnemonic, OpAccess, OpKind, Register, RflagsBits,
+    CodeSize, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register, RflagsBits,
 };
 use kasane_interp::op::is_immediate;
+
+pub(crate) use crate::known::uses_vectors;
+use crate::known::{can_trap, conditional_flags, is_bit_string, is_hint, runs_as_it_is};
 
 /// OF, SF, ZF, AF, CF, PF in iced's numbering.
 pub(crate) const ALL_FLAGS: u32 = RflagsBits::OF
@@ -36,8 +39,10 @@ pub(crate) enum Kind {
     Return(u16),
     /// A bit test whose memory operand begins where the bit offset says.
     BitString,
-    /// REP STOS, or with the bool REP MOVS, of elements of so many bytes, in 64-bit code.
-    Repeated(u8, bool),
+    /// Of a string, not repeated.
+    String(StringStep),
+    /// REP STOS or REP MOVS.
+    Repeated(StringStep),
     /// Sensitive, and done in place.
     System(System),
     /// The interpreter does it.
@@ -118,6 +123,61 @@ impl System {
     /// It changes rings or rights.
     pub(crate) fn crosses(self) -> bool {
         matches!(self, Self::Syscall | Self::Sysret | Self::Stac | Self::Clac)
+    }
+}
+
+/// A string instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StringStep {
+    pub(crate) action: StringAction,
+    /// Bytes of an element.
+    pub(crate) size: u32,
+    /// Bytes of RSI and RDI that are the address.
+    pub(crate) width: u32,
+}
+
+/// See [`StringStep`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StringAction {
+    Load,
+    Store,
+    Move,
+    Scan,
+    Compare,
+}
+
+impl StringStep {
+    fn of(instruction: &Instruction) -> Option<Self> {
+        use Mnemonic::{
+            Cmpsb, Cmpsd, Cmpsq, Cmpsw, Lodsb, Lodsd, Lodsq, Lodsw, Movsb, Movsd, Movsq, Movsw,
+            Scasb, Scasd, Scasq, Scasw, Stosb, Stosd, Stosq, Stosw,
+        };
+        if !instruction.is_string_instruction() {
+            return None;
+        }
+        let action = match instruction.mnemonic() {
+            Lodsb | Lodsw | Lodsd | Lodsq => StringAction::Load,
+            Stosb | Stosw | Stosd | Stosq => StringAction::Store,
+            Movsb | Movsw | Movsd | Movsq => StringAction::Move,
+            Scasb | Scasw | Scasd | Scasq => StringAction::Scan,
+            Cmpsb | Cmpsw | Cmpsd | Cmpsq => StringAction::Compare,
+            _ => return None,
+        };
+        let width = (0..instruction.op_count()).find_map(|n| match instruction.op_kind(n) {
+            OpKind::MemorySegSI | OpKind::MemoryESDI => Some(2),
+            OpKind::MemorySegESI | OpKind::MemoryESEDI => Some(4),
+            OpKind::MemorySegRSI | OpKind::MemoryESRDI => Some(8),
+            _ => None,
+        })?;
+        Some(Self { action, size: instruction.memory_size().size() as u32, width })
+    }
+    fn kind(self, instruction: &Instruction) -> Kind {
+        let copies = matches!(self.action, StringAction::Move | StringAction::Store);
+        match (instruction.has_rep_prefix(), instruction.has_repne_prefix()) {
+            (false, false) => Kind::String(self),
+            (true, false) if copies && self.width != 2 => Kind::Repeated(self),
+            _ => Kind::Interpreted,
+        }
     }
 }
 
@@ -240,45 +300,9 @@ fn flags(instruction: &Instruction) -> (u32, u32) {
     (read, written)
 }
 
-/// Shifts by CL or by a count that may be zero leave the flags alone then (SDM vol. 2B).
-fn conditional_flags(instruction: &Instruction) -> bool {
-    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
-    matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
-}
-
-/// An exception that has nothing to do with memory.
-fn can_trap(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Ldmxcsr)
-        || !instruction.cpuid_features().iter().all(|feature| is_integer(*feature))
-}
-
-/// A repeated string store or copy with 64-bit addresses.
-fn repeated(instruction: &Instruction) -> Option<Kind> {
-    use iced_x86::Code;
-    let (size, copies) = match instruction.code() {
-        Code::Stosb_m8_AL => (1, false),
-        Code::Stosw_m16_AX => (2, false),
-        Code::Stosd_m32_EAX => (4, false),
-        Code::Stosq_m64_RAX => (8, false),
-        Code::Movsb_m8_m8 => (1, true),
-        Code::Movsw_m16_m16 => (2, true),
-        Code::Movsd_m32_m32 => (4, true),
-        Code::Movsq_m64_m64 => (8, true),
-        _ => return None,
-    };
-    let wide = instruction.op0_kind() == OpKind::MemoryESRDI;
-    let from = !copies
-        || instruction.op1_kind() == OpKind::MemorySegRSI
-            && !matches!(instruction.memory_segment(), Register::FS | Register::GS);
-    (instruction.has_rep_prefix() && wide && from).then_some(Kind::Repeated(size, copies))
-}
-
 fn kind(instruction: &Instruction) -> Kind {
     if let Some(system) = System::of(instruction) {
         return Kind::System(system);
-    }
-    if let Some(repeated) = repeated(instruction) {
-        return repeated;
     }
     if instruction.is_invalid() || instruction.is_privileged() {
         return Kind::Interpreted;
@@ -337,6 +361,9 @@ fn is_near(instruction: &Instruction) -> bool {
 
 fn straight(instruction: &Instruction) -> Kind {
     use iced_x86::Code;
+    if let Some(step) = StringStep::of(instruction) {
+        return step.kind(instruction);
+    }
     let operand = instruction.op0_register();
     match instruction.code() {
         Code::Push_r16
@@ -363,169 +390,3 @@ fn straight(instruction: &Instruction) -> Kind {
         _ => Kind::Interpreted,
     }
 }
-
-/// No effect that a guest could see.
-fn is_hint(instruction: &Instruction) -> bool {
-    use Mnemonic::{
-        Endbr32, Endbr64, Nop, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2,
-        Prefetchw, Reservednop,
-    };
-    matches!(
-        instruction.mnemonic(),
-        Nop | Reservednop
-            | Endbr32
-            | Endbr64
-            | Prefetchnta
-            | Prefetcht0
-            | Prefetcht1
-            | Prefetcht2
-            | Prefetchw
-            | Prefetch
-    )
-}
-
-/// Features whose instructions use general registers, flags and memory only.
-fn is_integer(feature: CpuidFeature) -> bool {
-    matches!(
-        feature,
-        CpuidFeature::INTEL8086
-            | CpuidFeature::INTEL186
-            | CpuidFeature::INTEL286
-            | CpuidFeature::INTEL386
-            | CpuidFeature::INTEL486
-            | CpuidFeature::X64
-            | CpuidFeature::CMOV
-            | CpuidFeature::BMI1
-            | CpuidFeature::BMI2
-            | CpuidFeature::LZCNT
-            | CpuidFeature::POPCNT
-            | CpuidFeature::ADX
-            | CpuidFeature::MOVBE
-            | CpuidFeature::CX8
-            | CpuidFeature::CMPXCHG16B
-            | CpuidFeature::PAUSE
-    )
-}
-
-fn is_vector(feature: CpuidFeature) -> bool {
-    matches!(
-        feature,
-        CpuidFeature::SSE
-            | CpuidFeature::SSE2
-            | CpuidFeature::SSE3
-            | CpuidFeature::SSSE3
-            | CpuidFeature::SSE4_1
-            | CpuidFeature::SSE4_2
-            | CpuidFeature::AVX
-            | CpuidFeature::AVX2
-            | CpuidFeature::FMA
-            | CpuidFeature::F16C
-            | CpuidFeature::AES
-            | CpuidFeature::PCLMULQDQ
-            | CpuidFeature::SHA
-    )
-}
-
-/// Whether an instruction needs the vector unit. Fences and MOVNTI came with SSE, but use no
-/// vector.
-pub(crate) fn uses_vectors(instruction: &Instruction) -> bool {
-    use Mnemonic::{Lfence, Mfence, Movnti, Sfence};
-    let general = matches!(instruction.mnemonic(), Lfence | Mfence | Sfence | Movnti);
-    !general && instruction.cpuid_features().iter().any(|feature| is_vector(*feature))
-}
-
-/// Instructions that are neither sensitive nor control flow. A list of what is allowed: what is
-/// not known is never copied.
-fn runs_as_it_is(instruction: &Instruction) -> bool {
-    if !matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::VEX) {
-        return false;
-    }
-    let features = instruction.cpuid_features();
-    if !features.iter().all(|feature| is_integer(*feature) || is_vector(*feature)) {
-        return false;
-    }
-    if instruction.is_vsib() || instruction.has_op_mask() || instruction.is_string_instruction() {
-        return false;
-    }
-    // Its own word may be far from the operand that would be checked.
-    if matches!(instruction.op0_kind(), OpKind::Memory) && is_bit_test_by_register(instruction) {
-        return false;
-    }
-    // 32-bit code has no YMM8 to YMM15 to clear (SDM vol. 2C, VZEROALL, VZEROUPPER).
-    if matches!(instruction.mnemonic(), Mnemonic::Vzeroall | Mnemonic::Vzeroupper)
-        && instruction.code_size() != CodeSize::Code64
-    {
-        return false;
-    }
-    if features.iter().any(|feature| is_vector(*feature)) {
-        return !is_left_vector(instruction.mnemonic());
-    }
-    is_known_integer(instruction.mnemonic())
-}
-
-/// BT and its like with the number of the bit in a register.
-fn is_bit_test_by_register(instruction: &Instruction) -> bool {
-    use Mnemonic::{Bt, Btc, Btr, Bts};
-    matches!(instruction.mnemonic(), Bt | Btc | Btr | Bts)
-        && instruction.op1_kind() == OpKind::Register
-}
-
-/// A bit test whose memory operand begins where the bit offset says. Those of 16 bits are rare.
-fn is_bit_string(instruction: &Instruction) -> bool {
-    is_bit_test_by_register(instruction)
-        && instruction.op0_kind() == OpKind::Memory
-        && instruction.op1_register().size() >= 4
-}
-
-/// Vector instructions with implied operands, or that fences and caches are made of.
-fn is_left_vector(mnemonic: Mnemonic) -> bool {
-    use Mnemonic::{
-        Clflush, Fxrstor, Fxrstor64, Fxsave, Fxsave64, Maskmovdqu, Maskmovq, Vldmxcsr, Vmaskmovdqu,
-        Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq, Vstmxcsr,
-    };
-    matches!(
-        mnemonic,
-        Clflush
-            | Fxrstor
-            | Fxrstor64
-            | Fxsave
-            | Fxsave64
-            | Maskmovdqu
-            | Maskmovq
-            | Vldmxcsr
-            | Vmaskmovdqu
-            | Vmaskmovpd
-            | Vmaskmovps
-            | Vpmaskmovd
-            | Vpmaskmovq
-            | Vstmxcsr
-    )
-}
-
-fn is_known_integer(mnemonic: Mnemonic) -> bool {
-    KNOWN_INTEGER.contains(&mnemonic)
-}
-
-/// Neither sensitive nor control flow, on general registers and memory.
-const KNOWN_INTEGER: &[Mnemonic] = {
-    use Mnemonic::{
-        Adc, Adcx, Add, Adox, And, Andn, Bextr, Blsi, Blsmsk, Blsr, Bsf, Bsr, Bswap, Bt, Btc, Btr,
-        Bts, Bzhi, Cbw, Cdq, Cdqe, Clc, Cmc, Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge,
-        Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp, Cmovns, Cmovo, Cmovp, Cmovs, Cmp, Cmpxchg,
-        Cmpxchg8b, Cmpxchg16b, Cqo, Cwd, Cwde, Dec, Div, Idiv, Imul, Inc, Lahf, Lzcnt, Mov, Movbe,
-        Movsx, Movsxd, Movzx, Mul, Mulx, Neg, Not, Or, Pause, Pdep, Pext, Popcnt, Rcl, Rcr, Rol,
-        Ror, Rorx, Sahf, Sal, Sar, Sarx, Sbb, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl,
-        Setle, Setne, Setno, Setnp, Setns, Seto, Setp, Sets, Shl, Shld, Shlx, Shr, Shrd, Shrx, Stc,
-        Sub, Test, Tzcnt, Xadd, Xchg, Xor,
-    };
-    &[
-        Adc, Adcx, Add, Adox, And, Andn, Bextr, Blsi, Blsmsk, Blsr, Bsf, Bsr, Bswap, Bt, Btc, Btr,
-        Bts, Bzhi, Cbw, Cdq, Cdqe, Clc, Cmc, Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge,
-        Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp, Cmovns, Cmovo, Cmovp, Cmovs, Cmp, Cmpxchg,
-        Cmpxchg8b, Cmpxchg16b, Cqo, Cwd, Cwde, Dec, Div, Idiv, Imul, Inc, Lahf, Lzcnt, Mov, Movbe,
-        Movsx, Movsxd, Movzx, Mul, Mulx, Neg, Not, Or, Pause, Pdep, Pext, Popcnt, Rcl, Rcr, Rol,
-        Ror, Rorx, Sahf, Sal, Sar, Sarx, Sbb, Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl,
-        Setle, Setne, Setno, Setnp, Setns, Seto, Setp, Sets, Shl, Shld, Shlx, Shr, Shrd, Shrx, Stc,
-        Sub, Test, Tzcnt, Xadd, Xchg, Xor,
-    ]
-};

@@ -20,6 +20,7 @@ mod counters;
 mod emit;
 pub mod engine;
 mod guest;
+mod known;
 mod layout;
 mod live;
 mod make;

@@ -111,7 +111,13 @@ impl Ahead<'_> {
                 break;
             }
             match guest.kind {
-                Kind::Plain | Kind::Nop | Kind::Lea | Kind::Push | Kind::Pop | Kind::Leave => {}
+                Kind::Plain
+                | Kind::Nop
+                | Kind::Lea
+                | Kind::Push
+                | Kind::Pop
+                | Kind::Leave
+                | Kind::String(_) => {}
                 _ => {
                     read |= guest.flags_read & pending;
                     break;

@@ -8,7 +8,7 @@ mod bare;
 #[path = "support/quiet.rs"]
 mod quiet;
 
-use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register, RepPrefixKind};
 use kasane_cpu::CpuState;
 use kasane_spec_x86::control::{cr0, cr4, efer};
 use kasane_spec_x86::{flags, paging};
@@ -54,6 +54,9 @@ fn tables() -> [(u64, [u8; 8]); 4] {
     [(0x1000, 0x2000 | table), (0x2000, 0x3000 | table), (0x3000, page), (0x3008, 0x20_0000 | page)]
         .map(|(at, entry)| (at, entry.to_le_bytes()))
 }
+
+/// Makes a string instruction, for an address size, a segment and a prefix.
+type Step = fn(u32, Register, RepPrefixKind) -> Result<Instruction, IcedError>;
 
 /// Makes programs of instructions whose flags are all defined but AF.
 struct Programs<'a>(&'a mut Random);
@@ -206,12 +209,37 @@ impl Programs<'_> {
         }
     }
 
+    /// A step of a string instruction, between elements near the data.
+    fn string(&mut self) -> [Instruction; 4] {
+        let steps: [Step; 5] = [
+            |bits, segment, rep| Instruction::with_lodsq(bits, segment, rep),
+            |bits, _, rep| Instruction::with_stosb(bits, rep),
+            |bits, segment, rep| Instruction::with_movsq(bits, segment, rep),
+            |bits, _, rep| Instruction::with_scasd(bits, rep),
+            |bits, segment, rep| Instruction::with_cmpsb(bits, segment, rep),
+        ];
+        let step = self.pick(&steps);
+        let bits = self.pick(&[32, 64]);
+        let mut near = |register| Instruction::with2(Code::Lea_r64_m, register, self.operand());
+        let (from, to) = (near(Register::RSI).unwrap(), near(Register::RDI).unwrap());
+        let count = self.below(80) as u32;
+        let count = Instruction::with2(Code::Mov_r32_imm32, Register::ECX, count).unwrap();
+        let rep = self.pick(&[RepPrefixKind::None, RepPrefixKind::Repe]);
+        [from, to, count, step(bits, Register::None, rep).unwrap()]
+    }
+
     /// The body, with branches over single instructions, in a loop.
     fn program(&mut self) -> Vec<u8> {
         let mut encoder = Encoder::new(64);
         let mut code = Vec::new();
         let mut pushed = 0;
         for _ in 0..=self.below(38) {
+            if self.below(16) == 0 {
+                for instruction in self.string() {
+                    encoder.encode(&instruction, CODE).unwrap();
+                    code.extend(encoder.take_buffer());
+                }
+            }
             let instruction = self.instruction();
             if instruction.code() == Code::Push_r64 {
                 pushed += 1;

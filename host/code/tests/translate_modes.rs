@@ -210,8 +210,8 @@ macro_rules! modes {
     ($($name:ident with $make:ident;)*) => {
         $(#[test]
         fn $name() {
-            compare(Random(1), $make, 1000);
-            compare(Random::fresh(), $make, 1000);
+            compare(Random(1), $make, 500);
+            compare(Random::fresh(), $make, 500);
         })*
     };
 }

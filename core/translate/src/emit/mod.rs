@@ -7,7 +7,7 @@
 //! | `flow` | jumps, calls, returns, polls, the ways out |
 //! | `plain` | the guest's own instruction with its operands renamed |
 //! | `stack` | pushes, pops, frames, return addresses |
-//! | `strings` | REP STOS and REP MOVS |
+//! | `strings` | string instructions |
 //! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
 
@@ -219,8 +219,9 @@ impl Emitter<'_> {
             Kind::Push => self.push(index, guest)?,
             Kind::Pop => self.pop(index, guest),
             Kind::Leave => self.leave_frame(index),
+            Kind::String(step) => self.string(index, guest, step),
             Kind::System(system) => return self.system(index, guest, system),
-            Kind::Repeated(size, copies) => self.repeated(index, guest, size, copies),
+            Kind::Repeated(step) => self.repeated(index, guest, step)?,
             Kind::BitString => self.bit_string(index, guest)?,
             Kind::Branch(target) => {
                 self.need_host_flags();

@@ -1,6 +1,6 @@
 //! Random programs of 32-bit and 16-bit code.
 
-use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
+use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register, RepPrefixKind};
 use kasane_spec_x86::flags;
 
 use super::bare::Random;
@@ -10,6 +10,9 @@ const GENERAL: [Register; 5] =
     [Register::EAX, Register::ECX, Register::EDX, Register::ESI, Register::EBP];
 const BYTES: [Register; 6] =
     [Register::AL, Register::CL, Register::DL, Register::AH, Register::CH, Register::DH];
+
+/// Makes a string instruction, for an address size, a segment and a prefix.
+type Step = fn(u32, Register, RepPrefixKind) -> Result<Instruction, IcedError>;
 
 /// What programs are made for.
 #[derive(Clone, Copy, Debug)]
@@ -297,6 +300,43 @@ impl<'a> Programs<'a> {
             _ => Instruction::with1(Code::Pop_r32, register),
         });
     }
+    /// A step of a string instruction, between elements near the data.
+    fn string(&mut self) {
+        use Code::*;
+        let steps: [Step; 8] = [
+            |bits, segment, rep| Instruction::with_lodsb(bits, segment, rep),
+            |bits, segment, rep| Instruction::with_lodsd(bits, segment, rep),
+            |bits, _, rep| Instruction::with_stosw(bits, rep),
+            |bits, _, rep| Instruction::with_stosb(bits, rep),
+            |bits, segment, rep| Instruction::with_movsd(bits, segment, rep),
+            |bits, segment, rep| Instruction::with_movsb(bits, segment, rep),
+            |bits, _, rep| Instruction::with_scasb(bits, rep),
+            |bits, segment, rep| Instruction::with_cmpsw(bits, segment, rep),
+        ];
+        let step = self.pick(&steps);
+        let segment = self.pick(&[Register::None, Register::DS, Register::FS]);
+        let bits = if self.below(4) == 0 { 48 - self.shape.bits } else { self.shape.bits };
+        self.emit(Instruction::with1(Push_r32, Register::EDI));
+        for register in [Register::ESI, Register::EDI] {
+            let disp = self.below(0x200) as i64 - 0x100;
+            let near = MemoryOperand::with_base_displ(Register::EBX, disp);
+            self.emit(Instruction::with2(Lea_r32_m, register, near));
+        }
+        let rep = self.pick(&[RepPrefixKind::None, RepPrefixKind::None, RepPrefixKind::Repe]);
+        if rep != RepPrefixKind::None {
+            let count = self.below(80) as u32;
+            self.emit(Instruction::with2(Mov_r32_imm32, Register::ECX, count));
+        }
+        let down = self.below(6) == 0;
+        if down {
+            self.emit(Ok(Instruction::with(Std)));
+        }
+        self.emit(step(bits, segment, rep));
+        if down {
+            self.emit(Ok(Instruction::with(Cld)));
+        }
+        self.emit(Instruction::with1(Pop_r32, Register::EDI));
+    }
     /// A frame with something in it, and its end.
     fn frame(&mut self) {
         use Code::*;
@@ -355,6 +395,7 @@ impl<'a> Programs<'a> {
                 1 => self.pop(),
                 2 => self.call(),
                 3 => self.frame(),
+                4 => self.string(),
                 _ => {
                     let bytes = encode(self.shape.bits, &self.instruction().unwrap());
                     if self.below(6) == 0 {
