@@ -10,10 +10,12 @@
 //! | 10 | SYSCALL is on (in 64-bit code) |
 //! | 11 | SMAP is on (in 64-bit code) |
 //! | 12 | RDFSBASE and its like are on (in 64-bit code) |
+//! | 13 | CS has base 0 |
 //!
 //! Other segments, and these three where they are not flat, have base and limits in the state
-//! block, so that blocks don't depend on them. The base of CS is in no mode: a block knows its
-//! RIP and its physical address, and jumps between blocks without a look-up stay within a page.
+//! block, so that blocks don't depend on them. Where CS has a base, it is in no mode:
+//! a block knows its RIP and its physical address, and jumps between blocks without a look-up stay
+//! within a page.
 
 use kasane_cpu::{Seg, SegmentRegister};
 use kasane_interp::cpu::{CodeSize, Cpu};
@@ -32,6 +34,7 @@ const STACK32: u16 = 1 << 6;
 const SYSCALL: u16 = 1 << 10;
 const SMAP: u16 = 1 << 11;
 const FSGSBASE: u16 = 1 << 12;
+const FLAT_CODE: u16 = 1 << 13;
 const FLAT: [(Seg, u16); 3] = [(Seg::Es, 1 << 7), (Seg::Ss, 1 << 8), (Seg::Ds, 1 << 9)];
 
 /// See the module.
@@ -50,6 +53,7 @@ impl Mode {
             return None;
         }
         let mut mode = cpu.mode.data as u16;
+        mode |= if linear(cpu, 0) == 0 { FLAT_CODE } else { 0 };
         let s = &cpu.state;
         if vectors && s.cr0 & (cr0::EM | cr0::TS) == 0 && s.cr4 & cr4::OSFXSR != 0 {
             mode |= SSE;
@@ -139,6 +143,10 @@ impl Mode {
             64 => !matches!(seg, Seg::Fs | Seg::Gs),
             _ => FLAT.iter().any(|(flat, bit)| *flat == seg && self.0 & bit != 0),
         }
+    }
+    /// Whether a RIP is a linear address.
+    pub(crate) fn has_flat_code(self) -> bool {
+        self.0 & FLAT_CODE != 0
     }
     /// First RIP that no code is translated for. The last byte of the 4 GiB is left out, so that
     /// the address behind an instruction needs no wrapping.

@@ -71,7 +71,7 @@ impl Emitter<'_> {
             self.leave(Site::Link { rip: target, patch }, flags);
             return;
         }
-        if self.source.mode.bits() != 64 || !self.go_by_slot(target) {
+        if !self.source.mode.has_flat_code() || !self.go_by_slot(target) {
             self.go_by_table(self.source.mode.class(), target);
         }
     }
