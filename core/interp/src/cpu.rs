@@ -433,6 +433,17 @@ impl Cpu {
         let ticks = (ns * u128::from(self.tsc_hz) / 1_000_000_000) as u64;
         ticks.wrapping_add(self.state.msrs.tsc_offset)
     }
+    /// How the guest's TSC follows from the host's; `None` if it doesn't now, or if the guest may
+    /// not read it everywhere.
+    #[must_use]
+    pub fn ticks(&self) -> Option<kasane_ports::Ticks> {
+        if self.tsc_hz != 1_000_000_000 || self.cr4(cr4::TSD) {
+            return None;
+        }
+        let ticks = self.clock.ticks()?;
+        let offset = ticks.offset.wrapping_add(self.state.msrs.tsc_offset);
+        Some(kasane_ports::Ticks { offset, ..ticks })
+    }
     /// Names of the missing instructions met.
     #[must_use]
     pub fn missing_instructions(&self) -> Vec<(alloc::string::String, u64)> {

@@ -14,12 +14,26 @@ pub use trace::{NullTrace, Trace, TraceEvent, TraceId, TraceKind};
 pub trait Clock: Send + Sync {
     /// Guest nanoseconds now.
     fn now_ns(&self) -> u64;
+    /// How guest time follows from the host's time-stamp counter, where it does, and until the
+    /// clock is next paused or set.
+    fn ticks(&self) -> Option<Ticks> {
+        None
+    }
     /// Seconds since 1970-01-01 UTC, for the guest's real-time clock.
     fn wall_clock_s(&self) -> u64;
     /// The same in nanoseconds, where the home has them.
     fn wall_clock_ns(&self) -> u64 {
         self.wall_clock_s().saturating_mul(1_000_000_000)
     }
+}
+
+/// Guest nanoseconds are the high 64 bits of `counter * multiplier`, and `offset` (wrapping).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks {
+    /// Nanoseconds in a tick, times 2^64.
+    pub multiplier: u64,
+    /// Guest time at counter 0.
+    pub offset: u64,
 }
 
 /// Random bytes for RDRAND, RDSEED and virtio-rng.

@@ -319,6 +319,10 @@ impl Translated {
         hot.rflags = s.rflags;
         hot.selectors = segments.map(|segment| segment.selector);
         hot.waiting = u32::from(cpu.apic.ready().is_some() || cpu.mailbox.extint());
+        let ticks = cpu.ticks();
+        hot.tsc_multiplier = ticks.map_or(0, |ticks| ticks.multiplier);
+        hot.tsc_offset = ticks.map_or(0, |ticks| ticks.offset);
+        hot.tsc_aux = s.msrs.tsc_aux;
         hot.syscall_target = s.msrs.lstar;
         hot.syscall_kept = !(s.msrs.fmask | flags::RF | flags::VM);
         hot.syscall_selectors = syscall_selectors(s.msrs.star);

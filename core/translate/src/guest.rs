@@ -69,6 +69,8 @@ pub(crate) enum System {
     WriteBase(bool),
     /// Of CR0, CR2, CR3 or CR4.
     ReadControl(u8),
+    /// RDTSC, or with the bool RDTSCP.
+    ReadTime(bool),
     /// CLD, or with the bool STD.
     Direction(bool),
     Syscall,
@@ -102,6 +104,8 @@ impl System {
             Code::Mov_r64_cr if matches!(instruction.op1_register().number(), 0 | 2 | 3 | 4) => {
                 Self::ReadControl(instruction.op1_register().number() as u8)
             }
+            Code::Rdtsc => Self::ReadTime(false),
+            Code::Rdtscp => Self::ReadTime(true),
             Code::Cld => Self::Direction(false),
             Code::Std => Self::Direction(true),
             Code::Wrfsbase_r64 => Self::WriteBase(false),

@@ -81,6 +81,11 @@ pub(crate) struct Hot {
     pub(crate) kernel_gs: u64,
     /// RFLAGS but for the arithmetic flags.
     pub(crate) rflags: u64,
+    /// The guest's TSC: high half of the host's times this, plus the next. 0: the interpreter
+    /// reads it.
+    pub(crate) tsc_multiplier: u64,
+    pub(crate) tsc_offset: u64,
+    pub(crate) tsc_aux: u64,
     /// CR0, none, CR2, CR3, CR4.
     pub(crate) control: [u64; 5],
     /// Selectors, in the order of `Seg`.
@@ -137,6 +142,9 @@ pub(crate) mod at {
     pub(crate) const KERNEL_GS: usize = offset_of!(Hot, kernel_gs);
     pub(crate) const RFLAGS: usize = offset_of!(Hot, rflags);
     pub(crate) const WAITING: usize = offset_of!(Hot, waiting);
+    pub(crate) const TSC_MULTIPLIER: usize = offset_of!(Hot, tsc_multiplier);
+    pub(crate) const TSC_OFFSET: usize = offset_of!(Hot, tsc_offset);
+    pub(crate) const TSC_AUX: usize = offset_of!(Hot, tsc_aux);
     pub(crate) const SCRATCH: usize = offset_of!(Hot, scratch);
     pub(crate) const VECTORS: usize = offset_of!(Hot, vectors);
     pub(crate) const CROSSED: usize = offset_of!(Hot, crossed);

@@ -103,6 +103,7 @@ impl Mode {
             | System::ReadSelector(_)
             | System::ReadSelector16(_)
             | System::StoreSelector(_)
+            | System::ReadTime(_)
             | System::Direction(_) => true,
         }
     }

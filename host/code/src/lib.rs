@@ -12,6 +12,8 @@
 mod arena;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod signals;
+#[cfg(target_arch = "x86_64")]
+pub mod ticks;
 
 use kasane_passthrough::{ArenaError, CodeArena, CodeRunner, HostFeatures};
 

@@ -1,9 +1,9 @@
-//! Guest time from the host's monotonic clock.
+//! Guest time from the host's time-stamp counter, where that is a clock, or its monotonic clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kasane_ports::Clock;
+use kasane_ports::{Clock, Ticks};
 use parking_lot::Mutex;
 
 /// No pause.
@@ -13,7 +13,9 @@ const RUNNING: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct HostClock {
     origin: Instant,
-    /// Guest time minus host time since `origin`, wrapping.
+    /// Nanoseconds in a tick of the host's counter, times 2^64.
+    rate: Option<u64>,
+    /// Guest time minus host time, wrapping.
     shift_ns: AtomicU64,
     /// Guest time at which the clock stands, or [`RUNNING`].
     paused_at_ns: AtomicU64,
@@ -31,12 +33,16 @@ impl HostClock {
     /// A running clock at 0.
     #[must_use]
     pub fn new() -> Self {
-        Self {
+        let rate = rate();
+        let clock = Self {
             origin: Instant::now(),
+            rate,
             shift_ns: AtomicU64::new(0),
             paused_at_ns: AtomicU64::new(RUNNING),
             change: Mutex::new(()),
-        }
+        };
+        clock.shift_ns.store(clock.host_ns().wrapping_neg(), Ordering::Release);
+        clock
     }
 
     /// Stops guest time. Nothing if it stands already.
@@ -76,8 +82,11 @@ impl HostClock {
         Instant::now().checked_add(Duration::from_nanos(left))
     }
 
-    /// Host nanoseconds since the clock was made.
+    /// Host nanoseconds since some moment.
     fn host_ns(&self) -> u64 {
+        if let Some(rate) = self.rate {
+            return (u128::from(counter()).wrapping_mul(rate.into()) >> 64) as u64;
+        }
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -91,6 +100,13 @@ impl Clock for HostClock {
         self.host_ns().wrapping_add(self.shift_ns.load(Ordering::Acquire))
     }
 
+    fn ticks(&self) -> Option<Ticks> {
+        let multiplier = self.rate?;
+        let stands = self.paused_at_ns.load(Ordering::Acquire) != RUNNING;
+        let offset = self.shift_ns.load(Ordering::Acquire);
+        (!stands).then_some(Ticks { multiplier, offset })
+    }
+
     fn wall_clock_s(&self) -> u64 {
         self.wall_clock_ns() / 1_000_000_000
     }
@@ -99,6 +115,18 @@ impl Clock for HostClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+use kasane_host_code::ticks::{multiplier as rate, read as counter};
+
+#[cfg(not(target_arch = "x86_64"))]
+fn rate() -> Option<u64> {
+    None
+}
+#[cfg(not(target_arch = "x86_64"))]
+fn counter() -> u64 {
+    0
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use kasane_memory::TlbClass;
 use kasane_spec_x86::flags;
 
 const RCX: u8 = 1;
+const RDX: u8 = 2;
 /// Flags that SYSRET takes from R11 (SDM vol. 2B, SYSRET).
 const SYSRET_FLAGS: u32 = 0x003C_7FD7;
 /// What PUSHF does not show (SDM vol. 2B, PUSHF).
@@ -99,6 +100,10 @@ impl Emitter<'_> {
                 self.give_up_flags(self.live(index)); // it may fault
                 self.write_base(guest, if gs { Seg::Gs } else { Seg::Fs });
             }
+            System::ReadTime(with_processor) => {
+                self.give_up_flags(after);
+                self.read_time(guest, with_processor);
+            }
             System::Direction(down) => {
                 self.give_up_flags(after);
                 if down {
@@ -124,6 +129,24 @@ impl Emitter<'_> {
         } else {
             load(&mut self.asm, host_of(to));
         }
+    }
+    /// The guest's TSC in EDX:EAX, for RDTSCP after everything before it, and with ECX.
+    fn read_time(&mut self, guest: &Guest, with_processor: bool) {
+        self.asm.load(reg::R9, Mem::state(at::TSC_MULTIPLIER));
+        self.asm.op_reg(true, &[0x85], reg::R9, reg::R9); // test
+        let unknown = self.asm.jcc(Condition::Equal);
+        self.interpret_later(unknown, guest);
+        if with_processor {
+            self.asm.bytes(&[0x0F, 0xAE, 0xE8]); // lfence
+            self.asm.op_mem(false, &[0x8B], RCX, Mem::state(at::TSC_AUX));
+        }
+        self.asm.bytes(&[0x0F, 0x31]); // rdtsc
+        self.asm.bytes(&[0x48, 0xC1, 0xE2, 32]); // shl rdx, 32
+        self.asm.bytes(&[0x48, 0x09, 0xD0]); // or rax, rdx
+        self.asm.bytes(&[0x49, 0xF7, 0xE1]); // mul r9
+        self.asm.op_mem(true, &[0x03], RDX, Mem::state(at::TSC_OFFSET)); // add
+        self.asm.bytes(&[0x89, 0xD0]); // mov eax, edx
+        self.asm.bytes(&[0x48, 0xC1, 0xEA, 32]); // shr rdx, 32
     }
     /// Only of canonical addresses; others fault.
     fn write_base(&mut self, guest: &Guest, seg: Seg) {
