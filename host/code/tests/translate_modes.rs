@@ -113,7 +113,7 @@ fn compatibility(random: &mut Random) -> Case {
 fn segmented32(random: &mut Random) -> Case {
     let mut case = flat32(random);
     case.segments = &SEGMENTS[1..];
-    let base = random.pick(&[0, 0x10_0000, 0x20_0B00]);
+    let base = random.pick(&[0, 0x18_0000, 0x20_0B00]);
     let s = &mut case.state;
     s.cs.base = random.pick(&[0, CODE - 0x10, CODE - 0x3330]);
     let end = (DATA - base) as u32 + 0x180 + random.below(0x80) as u32;
