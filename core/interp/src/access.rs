@@ -61,6 +61,24 @@ impl Cpu {
             None => self.write_slow(seg, va, value, self.mode.data),
         }
     }
+    /// Reads many bytes of an operand at once where nothing about them has to be looked at: one
+    /// page that the TLB has, a segment without checks. Otherwise `None`, and nothing happens.
+    pub(crate) fn read_plain(&self, seg: Seg, offset: u64, out: &mut [u8]) -> Option<()> {
+        let va = self.plain(seg, offset, 1)?;
+        self.tlb.read_bytes(self.mode.data, va, out)
+    }
+    /// Writes likewise.
+    pub(crate) fn write_plain(&mut self, seg: Seg, offset: u64, bytes: &[u8]) -> Option<()> {
+        let va = self.plain(seg, offset, 2)?;
+        self.code_written |= self.tlb.write_bytes(self.mode.data, va, bytes)? == Stored::Code;
+        Some(())
+    }
+    fn plain(&self, seg: Seg, offset: u64, access: u8) -> Option<u64> {
+        let checked = self.mode.plain.get(seg as usize)? & access == 0;
+        let base = self.mode.base.get(seg as usize)?;
+        (self.code64() && !checked && self.debugger.watchpoints.is_empty())
+            .then(|| base.wrapping_add(offset))
+    }
     /// Checks that a write to an operand will succeed (or is MMIO), without writing.
     ///
     /// # Errors

@@ -122,6 +122,9 @@ impl Cpu {
         if out.len() > 16 {
             self.check_end(op, ea, out.len() as u64)?;
         }
+        if out.len() > 32 && self.read_plain(op.mem.seg, ea, out).is_some() {
+            return Ok(());
+        }
         let alignment = alignment(op, out.len());
         let mut rest = out;
         while !rest.is_empty() {
@@ -163,6 +166,9 @@ impl Cpu {
         // An 80-bit store is one of eight bytes and one of two, also if the second faults.
         if piece(bytes.len()) != bytes.len() && bytes.len() != 10 {
             self.probe_write(op.mem.seg, ea, bytes.len() as u64)?;
+        }
+        if bytes.len() > 32 && self.write_plain(op.mem.seg, ea, bytes).is_some() {
+            return Ok(());
         }
         let mut at = 0u64;
         let alignment = alignment(op, bytes.len());
