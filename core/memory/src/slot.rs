@@ -103,7 +103,7 @@ impl PageState {
     pub fn version(&self) -> u32 {
         self.version.load(Ordering::Acquire)
     }
-    /// Whether code was ever made from this page.
+    /// Whether code was made from this page, and not forgotten.
     #[inline]
     pub fn is_code(&self) -> bool {
         self.code.load(Ordering::Relaxed) != 0
@@ -113,10 +113,34 @@ impl PageState {
     /// The version is read before the lines are marked: if a store clears the map in between,
     /// the version that this call gives is already old and the code is never used.
     pub fn mark_code(&self, first: u64, last: u64) -> CodeMark {
-        let version = self.version.load(Ordering::SeqCst);
-        let new_page = self.code.swap(1, Ordering::SeqCst) == 0;
-        self.lines.fetch_or(line_mask(first, last), Ordering::SeqCst);
-        CodeMark { version, new_page }
+        let mut new_page = false;
+        loop {
+            let version = self.version.load(Ordering::SeqCst);
+            new_page |= self.code.swap(1, Ordering::SeqCst) == 0;
+            self.lines.fetch_or(line_mask(first, last), Ordering::SeqCst);
+            // Forgotten meanwhile? `forget_code` writes and reads the two words the other way
+            // round, so that one of both sees what the other did.
+            if self.is_code_now() {
+                return CodeMark { version, new_page };
+            }
+        }
+    }
+    fn is_code_now(&self) -> bool {
+        self.code.load(Ordering::SeqCst) != 0
+    }
+    /// Makes it a page like any other if nothing is left of the code that was made from it: data
+    /// lies now where code was. Whether it did. Code that is being made meanwhile either finds out
+    /// and marks the page anew, or is of an old version and never used.
+    pub fn forget_code(&self) -> bool {
+        if self.lines.load(Ordering::SeqCst) != 0 {
+            return false;
+        }
+        self.code.store(0, Ordering::SeqCst);
+        if self.lines.load(Ordering::SeqCst) != 0 {
+            self.lines.store(0, Ordering::SeqCst);
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        true
     }
     /// To be called after a store to `first..=last`: whether it hit code. Then the version has
     /// been raised.
@@ -343,6 +367,18 @@ impl SlotList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_is_forgotten_as_code_once_nothing_is_left_of_it() {
+        let page = PageState::default();
+        let mark = page.mark_code(0x80, 0x90);
+        let too_early = page.forget_code();
+        page.stored(0x80, 0x80);
+
+        assert_eq!([too_early, page.forget_code(), page.is_code()], [false, true, false]);
+        let again = page.mark_code(0x80, 0x90);
+        assert!(again.new_page && again.version != mark.version);
+    }
 
     #[test]
     fn a_store_to_a_marked_line_raises_the_version_and_others_do_not() {

@@ -472,6 +472,12 @@ impl SoftTlb {
         let (slot, offset) = self.list.find(gpa)?;
         slot.page(offset).map(PageState::version)
     }
+    /// Lets the page at `va` be no code any more if nothing of it is left. Whether it is so.
+    pub fn forget_code(&self, class: TlbClass, va: u64) -> bool {
+        let entry = self.entry(class, va);
+        // SAFETY: a valid tag means that `state` is the page's state in a slot that `list` keeps.
+        entry.write == va & !OFFSET && unsafe { (*entry.state).forget_code() }
+    }
     /// The page at `va` as the TLB has it.
     #[must_use]
     pub fn host_page(&self, class: TlbClass, va: u64) -> Option<HostPage> {

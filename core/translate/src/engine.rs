@@ -543,7 +543,8 @@ impl Translated {
             page = cpu.tlb.host_page(cpu.mode.data, va);
         }
         let Some(page) = page else { return false };
-        let writable = page.write && !page.code;
+        let code = page.code && !(write && cpu.tlb.forget_code(cpu.mode.data, va));
+        let writable = page.write && !code;
         if !page.read || write && !writable {
             return false;
         }
