@@ -415,9 +415,16 @@ impl Cpu {
         // as a unit, so that an MMIO register isn't asked twice.
         let split = 4096 - (va & OFFSET);
         let second = va.wrapping_add(split) & self.mode.linear_mask;
+        let mut bytes = [0u8; 16];
+        if let Some((low, high)) =
+            bytes.get_mut(..T::SIZE).and_then(|all| all.split_at_mut_checked(split as usize))
+            && self.tlb.read_bytes(class, va, low).is_some()
+            && self.tlb.read_bytes(class, second, high).is_some()
+        {
+            return Ok(T::truncate(u128::from_le_bytes(bytes)));
+        }
         let a = self.translate_fill(va, Access::Read, class)?.gpa;
         let b = self.translate_fill(second, Access::Read, class)?.gpa;
-        let mut bytes = [0u8; 16];
         for i in 0..len {
             let gpa = if i < split { a.wrapping_add(i) } else { b.wrapping_add(i - split) };
             let byte: u8 = self.physical_read(gpa)?;
@@ -449,6 +456,18 @@ impl Cpu {
         }
         let split = 4096 - (va & OFFSET);
         let second = va.wrapping_add(split) & self.mode.linear_mask;
+        let writable = |va| self.tlb.host_page(class, va).is_some_and(|page| page.write);
+        let bytes = value.widen().to_le_bytes();
+        if writable(va)
+            && writable(second)
+            && let Some((low, high)) =
+                bytes.get(..T::SIZE).and_then(|all| all.split_at_checked(split as usize))
+        {
+            for (va, part) in [(va, low), (second, high)] {
+                self.code_written |= self.tlb.write_bytes(class, va, part) == Some(Stored::Code);
+            }
+            return Ok(());
+        }
         let a = self.translate_fill(va, Access::Write, class)?.gpa;
         let b = self.translate_fill(second, Access::Write, class)?.gpa;
         // What needs the machine comes first: it makes the instruction run again, and a

@@ -18,9 +18,10 @@ use kasane_spec_x86::flags;
 use crate::cache::Key;
 use crate::counters::Counters;
 use crate::guest::uses_vectors;
-use crate::layout::{CLASSES, Hot, StateBlock};
+use crate::layout::{CLASSES, COUNTS, Hot, StateBlock};
 use crate::make::Maker;
 use crate::mode::{Mode, linear, segment_limits};
+use crate::refused::Refused;
 use crate::shared::Shared;
 use crate::sites::{OpAt, Site};
 use crate::tables::{Page, Tables};
@@ -44,7 +45,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { threshold: 3, polls: 2000 }
+        Self { threshold: 3, polls: 1000 }
     }
 }
 
@@ -58,6 +59,7 @@ pub struct Translated {
     mode: Mode,
     /// The mode, and the base of CS, that the jump tables hold blocks of.
     jump_modes: [(Mode, u64); CLASSES],
+    refused: Refused,
     vector_credit: u32,
     vector_wishes: u32,
     policy: Policy,
@@ -100,6 +102,7 @@ impl Translated {
             maker: Maker::new(),
             mode: Mode::NONE,
             jump_modes: [(Mode::NONE, 0); CLASSES],
+            refused: Refused::new(),
             vector_credit: 0,
             vector_wishes: 0,
             policy: Policy::default(),
@@ -118,7 +121,7 @@ impl Translated {
     /// Changes the policy; for comparisons that want every tier and every way out.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        self.state.hot.count = policy.polls;
+        self.state.hot.counts = [policy.polls; COUNTS];
     }
 
     pub(crate) fn class(&self) -> usize {
@@ -390,12 +393,11 @@ impl Translated {
                     return None;
                 }
                 self.sync_out(cpu, rip);
-                self.counters.refused = self.counters.refused.wrapping_add(1);
-                Some(Left::Ran(self.one(cpu)))
+                Some(self.refused(cpu, rip))
             }
             Site::Refused { rip } => {
                 self.sync_out(cpu, rip);
-                Some(Left::Ran(self.one(cpu)))
+                Some(self.refused(cpu, rip))
             }
             Site::Link { rip, patch } => {
                 self.counters.links = self.counters.links.wrapping_add(1);
@@ -496,15 +498,25 @@ impl Translated {
 
     /// Whether it is time to look around.
     fn is_time(&mut self, cpu: &Cpu) -> bool {
-        let now = self.state.hot.count < 0 || cpu.mailbox.pending() != 0 || self.shared.is_closed();
+        let now = self.state.hot.polls_are_used_up()
+            || cpu.mailbox.pending() != 0
+            || self.shared.is_closed();
         if now {
-            self.state.hot.count = self.policy.polls;
+            self.state.hot.counts = [self.policy.polls; COUNTS];
         }
         now
     }
 
     fn one(&mut self, cpu: &Cpu) -> Ran {
         if self.is_time(cpu) { Ran::OneThenAround } else { Ran::One }
+    }
+
+    /// The interpreter does the instruction at `rip`.
+    fn refused(&mut self, cpu: &mut Cpu, rip: u64) -> Left {
+        self.counters.refused = self.counters.refused.wrapping_add(1);
+        let key = self.key(cpu, rip);
+        let op = key.and_then(|(key, _)| self.refused.op(cpu, key, self.generation));
+        op.map_or_else(|| Left::Ran(self.one(cpu)), Left::Op)
     }
 
     fn host_fault(&mut self, cpu: &mut Cpu, offset: u32) -> Left {
@@ -516,7 +528,7 @@ impl Translated {
             self.state.hot.flags = u64::from(self.state.hot.fault_flags);
         }
         self.sync_out(cpu, point.rip);
-        Left::Ran(self.one(cpu))
+        self.refused(cpu, point.rip)
     }
 
     /// Enters the page of an access that was refused in the inline TLB, if it can be; then the
@@ -558,8 +570,8 @@ impl Translated {
     }
 
     fn run_inside(&mut self, cpu: &mut Cpu) -> Ran {
-        if self.state.hot.count < 0 {
-            self.state.hot.count = self.policy.polls;
+        if self.state.hot.polls_are_used_up() {
+            self.state.hot.counts = [self.policy.polls; COUNTS];
         }
         self.follow_generation();
         loop {
@@ -592,7 +604,8 @@ impl Translated {
                             self.vector_credit = VECTOR_CREDIT;
                         }
                     }
-                    self.state.hot.count = self.state.hot.count.wrapping_sub(1);
+                    let [count, ..] = &mut self.state.hot.counts;
+                    *count = count.wrapping_sub(1);
                     match step(cpu, op) {
                         Step::Done if self.is_time(cpu) => return Ran::Around,
                         Step::Done => {}

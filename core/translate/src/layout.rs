@@ -26,6 +26,8 @@ pub(crate) const TLB_ENTRIES: usize = 4096;
 pub(crate) const TLB_INDEX: u64 = 0x0C0C;
 /// Entries of each table of jump targets.
 pub(crate) const JUMP_ENTRIES: usize = 32768;
+/// Numbers of polls, see [`Hot::counts`].
+pub(crate) const COUNTS: usize = 4;
 /// Slots for jumps to known targets in other pages.
 pub(crate) const SLOTS: usize = 32768;
 /// What a jump table's hash leaves of an address and itself shifted left by 4: an entry's offset.
@@ -63,8 +65,9 @@ pub(crate) struct Hot {
     pub(crate) homed: [u64; 4],
     /// The guest's arithmetic flags: OF in bit 0, LAHF's byte in bits 8 to 15.
     pub(crate) flags: u64,
-    /// Polls until translated code is left to look around; negative: now.
-    pub(crate) count: i32,
+    /// Polls until translated code is left to look around; negative: now. Several, because a
+    /// decrement has to wait for the last one of the same number.
+    pub(crate) counts: [i32; COUNTS],
     /// Where code was left: index of the site.
     pub(crate) site: u32,
     /// Address at which code is entered.
@@ -128,10 +131,9 @@ pub(crate) struct StateBlock {
 
 /// Offsets from RSP.
 pub(crate) mod at {
-    use super::{ClassTlb, Hot, JumpTable, Seg, offset_of};
+    use super::{COUNTS, ClassTlb, Hot, JumpTable, Seg, offset_of};
 
     pub(crate) const FLAGS: usize = offset_of!(Hot, flags);
-    pub(crate) const COUNT: usize = offset_of!(Hot, count);
     pub(crate) const SITE: usize = offset_of!(Hot, site);
     pub(crate) const ENTRY: usize = offset_of!(Hot, entry);
     pub(crate) const HOST_RSP: usize = offset_of!(Hot, host_rsp);
@@ -200,6 +202,10 @@ pub(crate) mod at {
     }
     pub(crate) const fn addends(class: usize) -> usize {
         tlb(class) + offset_of!(ClassTlb, addend)
+    }
+    /// Of the count for the poll of an instruction.
+    pub(crate) const fn count(rip: u64) -> usize {
+        offset_of!(Hot, counts) + 4 * ((rip >> 1) as usize % COUNTS)
     }
     pub(crate) const fn slot(number: u32) -> usize {
         offset_of!(Hot, slots) + 8 * number as usize
@@ -343,6 +349,10 @@ impl StateBlock {
 }
 
 impl Hot {
+    /// Whether it is time to look around.
+    pub(crate) fn polls_are_used_up(&self) -> bool {
+        self.counts.iter().any(|count| *count < 0)
+    }
     /// Takes the arithmetic flags out of RFLAGS.
     pub(crate) fn set_guest_flags(&mut self, rflags: u64) {
         self.flags = u64::from(rflags & flags::OF != 0) | (rflags & 0xFF) << 8;

@@ -25,6 +25,7 @@ mod layout;
 mod live;
 mod make;
 mod mode;
+mod refused;
 pub mod shared;
 mod sites;
 mod slots;

@@ -99,7 +99,7 @@ impl Emitter<'_> {
     /// Leaves by `site` when it is time to look around.
     pub(super) fn poll(&mut self, live: u32, site: Site<u32>) {
         self.give_up_flags(live);
-        self.asm.op_mem(false, &[0xFF], 1, Mem::state(at::COUNT)); // dec
+        self.asm.op_mem(false, &[0xFF], 1, Mem::state(at::count(self.rip))); // dec
         let now = self.asm.jcc(Condition::Sign);
         self.leave_later(now, site);
     }
