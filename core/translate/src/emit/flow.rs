@@ -25,6 +25,11 @@ impl Emitter<'_> {
                     self.asm.bind(from);
                     self.leave(site, flags);
                 }
+                Later::LeaveIndexed { from, index, site, flags } => {
+                    self.asm.bind(from);
+                    self.asm.mov_imm(reg::R10, u64::from(index));
+                    self.leave(site, flags);
+                }
                 Later::Branch { from, index, target, flags } => {
                     self.asm.bind(from);
                     self.flags = flags;

@@ -27,10 +27,10 @@ use iced_x86::{Instruction, Register};
 use kasane_interp::op::segment;
 
 use super::names::{host_of, is_homed, number};
-use super::{Emitter, NotEncodable, Site};
+use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::Guest;
-use crate::layout::{TLB_INDEX, at};
+use crate::layout::{TLB_INDEX, at, tlb_index};
 
 /// Bytes of the explicit operand's effective address.
 pub(super) fn address_size(instruction: &Instruction) -> u32 {
@@ -40,6 +40,15 @@ pub(super) fn address_size(instruction: &Instruction) -> u32 {
         (0, displacement) => displacement,
         (register, _) => register as u32,
     }
+}
+
+/// The address of an operand without registers, but RIP, in 64-bit code.
+fn constant_address(instruction: &Instruction) -> Option<u64> {
+    let base = instruction.memory_base();
+    let fixed =
+        base == Register::RIP || base == Register::None && instruction.memory_displ_size() == 8;
+    (fixed && instruction.memory_index() == Register::None)
+        .then(|| instruction.memory_displacement64())
 }
 
 fn mask(bytes: u32) -> u64 {
@@ -147,8 +156,36 @@ impl Emitter<'_> {
             let disp = instruction.memory_displacement64() as i32;
             return Ok(self.based(host_of(number(base)), disp, access.size, access.write));
         }
+        if flat && let Some(va) = constant_address(instruction) {
+            self.check_constant(va, access.size, access.write);
+            return Ok(Reach::Host);
+        }
         self.address(instruction, reg::R9, 8)?;
         Ok(self.reach_host(instruction.memory_segment(), access.size, access.write))
+    }
+    /// The check of an address that is known now, and so is its entry in the TLB:
+    ///
+    /// ```text
+    ///     mov   r9, va
+    ///     sub   r9, [rsp + tag]
+    ///     cmp   r9, 4096 - size
+    ///     ja    slow                     ; which puts the index into r10
+    ///     add   r9, [rsp + host]
+    /// ```
+    fn check_constant(&mut self, va: u64, size: u32, write: bool) {
+        let class = self.source.mode.class();
+        let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
+        let index = tlb_index(va);
+        let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(8)));
+        self.asm.mov_imm(reg::R9, va);
+        let retry = self.here();
+        self.asm.op_mem(true, &[0x2B], reg::R9, entry(tags)); // sub
+        self.asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32));
+        let slow = self.asm.jcc(Condition::Above);
+        let site = Site::Access { rip: self.rip, retry, write };
+        let flags = self.flags;
+        self.later.push(Later::LeaveIndexed { from: slow, index: index as u32, site, flags });
+        self.asm.op_mem(true, &[0x03], reg::R9, entry(at::hosts(class))); // add
     }
     /// Checks the operand whose effective address is in R9.
     pub(super) fn reach_host(&mut self, segment: Register, size: u32, write: bool) -> Reach {

@@ -79,8 +79,24 @@ struct NotEncodable;
 
 /// Code out of line, to be emitted behind the block.
 enum Later {
-    Leave { from: Jump, site: Site<u32>, flags: Flags },
-    Branch { from: Jump, index: usize, target: u64, flags: Flags },
+    Leave {
+        from: Jump,
+        site: Site<u32>,
+        flags: Flags,
+    },
+    /// With this in R10.
+    LeaveIndexed {
+        from: Jump,
+        index: u32,
+        site: Site<u32>,
+        flags: Flags,
+    },
+    Branch {
+        from: Jump,
+        index: usize,
+        target: u64,
+        flags: Flags,
+    },
 }
 
 pub(crate) struct Translator {
