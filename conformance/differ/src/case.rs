@@ -89,6 +89,8 @@ pub struct Case {
     pub fs: u64,
     /// Base of GS.
     pub gs: u64,
+    /// Selectors of DS, ES, FS and GS, of 32-bit code that has others than usual.
+    pub segments: Option<[u16; 4]>,
     /// The vector state, if the instruction has to do with it.
     pub vectors: Option<Box<Vectors>>,
     /// Numbers of the patterns that fill the data pages.
@@ -275,6 +277,7 @@ impl Case {
             rflags: number(&file.rflags)?,
             fs: number(&file.fs)?,
             gs: number(&file.gs)?,
+            segments: None,
             vectors,
             pages: file.pages,
             patches,
@@ -316,6 +319,7 @@ mod tests {
             rflags: 0x202,
             fs: 0x1000,
             gs: 1,
+            segments: None,
             vectors: Some(Box::default()),
             pages: [1, 2, 3],
             patches: vec![Patch { at: DATA + 5, bytes: vec![1, 2] }],

@@ -16,6 +16,7 @@ pub mod interp;
 pub mod layout;
 pub mod native;
 pub mod rng;
+pub mod segments;
 pub mod supervise;
 pub mod undefined;
 pub mod worker;

@@ -17,7 +17,7 @@ use crate::undefined;
 pub enum Verdict {
     /// No difference.
     Same,
-    /// It runs too long, or where it has no instruction.
+    /// It runs too long, or where it has no instruction, or this host can't run it.
     Unfit,
     /// The interpreter lacks an instruction.
     Missing,
@@ -69,7 +69,9 @@ impl Session {
 
     /// Runs a block on all sides.
     pub fn check(&mut self, block: &Block) -> Verdict {
-        let case = &block.case;
+        if block.case.segments.is_some() && !self.native.local_segments {
+            return Verdict::Unfit;
+        }
         let reference = match self.reference.run(block, block.plan.calm(), &self.patterns) {
             Ok(End::Done(outcome)) => outcome,
             Ok(End::Endless | End::Stray | End::Wrong(_)) => return Verdict::Unfit,
@@ -81,7 +83,7 @@ impl Session {
         if block.is_open() {
             self.native.open_code().fill(INT3);
         }
-        let real = self.native.run_block(case, &self.patterns);
+        let real = self.native.run_block(&block.case, &self.patterns);
         self.ended_by = real.fault.map(|fault| fault.vector);
         let compare = Comparison { block, real: &real };
         let mut out = Vec::new();

@@ -25,6 +25,7 @@ use crate::layout::{
     CODE, CODE_PAGES, DATA, EXIT, OPEN_CODE, OPEN_PAGES, PAGE, USER_CS32, USER_CS64, USER_DS,
 };
 use crate::rng::Rng;
+use crate::segments;
 
 /// How the entries of the page table are when a block begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -280,10 +281,12 @@ fn load(cpu: &mut Cpu, case: &Case) {
     state.rip = case.rip;
     state.rflags = case.rflags;
     state.cs = if case.bits == 32 { flat(USER_CS32, 0xC0FB) } else { flat(USER_CS64, 0xA0FB) };
-    for segment in [&mut state.ss, &mut state.ds, &mut state.es] {
-        *segment = flat(USER_DS, 0xC0F3);
+    state.ss = flat(USER_DS, 0xC0F3);
+    let selectors = case.segments.unwrap_or([USER_DS, USER_DS, 0, 0]);
+    [state.ds, state.es, state.fs, state.gs] = selectors.map(segments::register);
+    if case.segments.is_none() {
+        (state.fs.base, state.gs.base) = (case.fs, case.gs);
     }
-    (state.fs.base, state.gs.base) = (case.fs, case.gs);
     if let Some(vectors) = &case.vectors {
         load_vectors(vectors, &mut state.vector);
     }

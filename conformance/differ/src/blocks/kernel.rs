@@ -14,6 +14,7 @@ use kasane_spec_x86::paging;
 use super::pages::user_pages;
 use crate::interp::start_state;
 use crate::layout::{CODE, CODE_PAGES, DATA, EXIT, INT3, OPEN_CODE, OPEN_PAGES, PAGE, TRAMPOLINE};
+use crate::segments::{LOCAL, LOCALS};
 
 /// Bytes of guest memory.
 pub(super) const MEMORY: usize = 0x4_0000;
@@ -43,6 +44,7 @@ const IDT: u64 = KERNEL + 0x1000;
 /// Descriptors, the task's state, variables.
 const TABLES: u64 = KERNEL + 0x2000;
 const TASK: u64 = TABLES + 0x100;
+const LOCAL_TABLE: u64 = TABLES + 0x300;
 const COUNT: u64 = TABLES + 0x200;
 /// Not zero: pages are gone, and the page-fault handler brings them back.
 pub(super) const SWAPPED: u64 = TABLES + 0x208;
@@ -113,6 +115,9 @@ fn descriptors(ram: &Ram) -> anyhow::Result<()> {
     ];
     for (selector, descriptor) in gdt {
         ram.store_u64(kernel_gpa(TABLES) + u64::from(selector & !7), descriptor)?;
+    }
+    for (n, local) in (0u64..).zip(LOCAL) {
+        ram.store_u64(kernel_gpa(LOCAL_TABLE) + n * 8, local.descriptor())?;
     }
     ram.write(kernel_gpa(TASK) + 4, &STACK_TOP.to_le_bytes())?;
     // The I/O permission bitmap begins behind the task's state: no ports.
@@ -262,6 +267,8 @@ pub(super) fn state() -> CpuState {
     let mut state = start_state();
     state.cr4 |= cr4::PGE;
     state.tr = SegmentRegister { selector: 0x40, access: 0x8B, limit: 0x67, base: TASK };
+    let limit = (LOCALS * 8 - 1) as u32;
+    state.ldtr = SegmentRegister { selector: 0x58, access: 0x82, limit, base: LOCAL_TABLE };
     (state.gdtr.base, state.gdtr.limit) = (TABLES, 0x3F);
     (state.idtr.base, state.idtr.limit) = (IDT, 0xFFF);
     state

@@ -106,6 +106,9 @@ pub fn show(block: &Block) -> String {
         let name = crate::compare::NAMES.get(n).copied().unwrap_or_default();
         let _ = writeln!(out, "    {name} = {value:#x}");
     }
+    if let Some(segments) = case.segments {
+        let _ = writeln!(out, "    ds, es, fs, gs = {segments:x?}");
+    }
     let _ = writeln!(
         out,
         "    rflags = {:#x}, fs = {:#x}, gs = {:#x}, pages {:?}, {} patches",

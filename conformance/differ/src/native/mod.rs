@@ -33,7 +33,9 @@ struct Registers {
     gs: u64,
     /// RIP and a selector, for a far jump.
     far: u64,
-    _unused: [u64; 11],
+    /// DS, ES, FS and GS of 32-bit code.
+    selectors: [u16; 4],
+    _unused: [u64; 10],
 }
 
 /// The page at [`STATE`]. The offsets are known to `trampoline`.
@@ -72,6 +74,8 @@ pub struct Native {
     alias: *mut u8,
     entry: Entry,
     entry32: Entry,
+    /// Whether the kernel lets programs have segments that are not flat.
+    pub local_segments: bool,
 }
 
 type Entry = extern "sysv64" fn();
@@ -136,10 +140,12 @@ impl Native {
             entry: unsafe { std::mem::transmute::<u64, Entry>(TRAMPOLINE) },
             // SAFETY: and there is a second one.
             entry32: unsafe { std::mem::transmute::<u64, Entry>(trampoline::ENTRY32) },
+            local_segments: false,
         };
         it.code().fill(INT3);
         it.open_code().fill(INT3);
         it.keep_own_bases();
+        it.local_segments = crate::segments::install().is_ok();
         signals::install(parts.signal_entry, parts.finish)?;
         Ok(it)
     }
@@ -240,7 +246,8 @@ impl Native {
                 fs: case.fs,
                 gs: case.gs,
                 far: case.rip & 0xFFFF_FFFF | u64::from(USER_CS32) << 32,
-                _unused: [0; 11],
+                selectors: case.segments.unwrap_or([USER_DS, USER_DS, 0, 0]),
+                _unused: [0; 10],
             };
             state.own.vectors = u64::from(case.vectors.is_some());
             if let Some(vectors) = &case.vectors

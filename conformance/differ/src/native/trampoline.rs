@@ -17,6 +17,7 @@ const RIP: u64 = 0x88;
 const FS: u64 = 0x90;
 const GS: u64 = 0x98;
 const FAR: u64 = 0xA0;
+const SELECTORS: u64 = 0xA8;
 const OWN_RSP: u64 = OWN;
 const OWN_FS: u64 = OWN + 0x08;
 const OWN_GS: u64 = OWN + 0x10;
@@ -74,10 +75,16 @@ fn entry(at: u64) -> Result<Vec<u8>, IcedError> {
     a.xor(edx, edx)?;
     a.xrstor64(ptr(INPUT_VECTORS))?;
     a.set_label(&mut no_vectors)?;
-    a.mov(rax, qword_ptr(INPUT + FS))?;
-    a.wrfsbase(rax)?;
-    a.mov(rax, qword_ptr(INPUT + GS))?;
-    a.wrgsbase(rax)?;
+    if at == ENTRY32 {
+        for (n, segment) in (0u64..).zip([ds, es, fs, gs]) {
+            a.mov(segment, word_ptr(INPUT + SELECTORS + n * 2))?;
+        }
+    } else {
+        a.mov(rax, qword_ptr(INPUT + FS))?;
+        a.wrfsbase(rax)?;
+        a.mov(rax, qword_ptr(INPUT + GS))?;
+        a.wrgsbase(rax)?;
+    }
     a.push(qword_ptr(INPUT + RFLAGS))?;
     a.popfq()?;
     for (n, register) in (0u64..).zip(REGISTERS) {
@@ -126,6 +133,9 @@ fn finishing(at: u64) -> Result<Vec<u8>, IcedError> {
     // A signal's return leaves NT as the test had it.
     a.push(0x202)?;
     a.popfq()?;
+    a.xor(eax, eax)?;
+    a.mov(fs, eax)?;
+    a.mov(gs, eax)?;
     a.mov(rax, qword_ptr(OWN_FS))?;
     a.wrfsbase(rax)?;
     a.mov(rax, qword_ptr(OWN_GS))?;

@@ -4,6 +4,7 @@
 //! where they overlap, across pages, in memory that may only be read, in the code. No instruction
 //! writes to those but by intent. Every loop counts down in a register of its own.
 
+mod address;
 mod calls;
 mod odd;
 mod operand;
@@ -21,8 +22,9 @@ use super::Block;
 use super::disturb::Plan;
 use crate::case::{Case, PATTERNS, Patch};
 use crate::generate::vectors::{self, Parts};
-use crate::layout::{CODE, CODE_PAGES, DATA, OPEN_CODE, OPEN_PAGES, PAGE};
+use crate::layout::{CODE, CODE_PAGES, DATA, OPEN_CODE, OPEN_PAGES, PAGE, USER_DS};
 use crate::rng::Rng;
+use crate::segments::{LOCALS, selector};
 
 const RSP: u32 = 4;
 /// So many bytes before the code that may be written are data: a store into an instruction at hand
@@ -86,6 +88,8 @@ struct Maker<'a> {
     reserved: u32,
     /// Bases of FS and GS.
     bases: [u64; 2],
+    /// Selectors of DS, ES, FS and GS in 32-bit code, if they are not the usual ones.
+    segments: Option<[u16; 4]>,
     /// Labels ahead, and behind how many pieces they come.
     pending: Vec<(u64, Label)>,
     /// Subprograms that are called and not made yet.
@@ -123,12 +127,14 @@ impl Generator {
             small: None,
             reserved: 1 << RSP,
             bases: [0; 2],
+            segments: None,
             pending: Vec::new(),
             subs: Vec::new(),
             known_subs: Vec::new(),
             budget,
         };
         maker.choose_registers();
+        maker.choose_segments();
         maker.whole();
         maker.finish()
     }
@@ -173,6 +179,21 @@ impl Maker<'_> {
             self.rng.pick(&[0, 0x1000, 0x10_0000, 0xFFFF_FFFF_FFFF_F000, 0x7F12_3456_7000]),
             self.rng.pick(&[0, 0x40, 0x8_0000, 0xFFFF_FFFF_FFFF_FFC0, 0x1234_5000]),
         ];
+    }
+
+    fn choose_segments(&mut self) {
+        // Code that changes itself does so by flat addresses.
+        if self.bits != 32 || self.mood.open || self.rng.chance(60) {
+            return;
+        }
+        let wide = [USER_DS, USER_DS, selector(3), selector(4), selector(5)];
+        let data = self.rng.pick(&wide);
+        let mut other = || match self.rng.below(10) {
+            0 => 0,
+            1 | 2 => USER_DS,
+            _ => selector(self.rng.below(LOCALS as u64) as usize),
+        };
+        self.segments = Some([data, other(), other(), other()]);
     }
 
     /// The value of a pointer: to data, seldom to nothing.
@@ -257,6 +278,7 @@ impl Maker<'_> {
             }
         }
         [case.fs, case.gs] = self.bases;
+        case.segments = self.segments;
         for page in &mut case.pages {
             *page = rng.below(PATTERNS as u64) as u8;
         }

@@ -24,8 +24,14 @@ impl Maker<'_> {
         } else {
             self.string_operand()
         };
-        for (register, at) in [(Register::ESI, source), (Register::EDI, target)] {
-            self.push2(Code::Mov_r32_imm32, register, at as u32);
+        let segment = match instr.segment_prefix() {
+            Register::None => Register::DS,
+            segment => segment,
+        };
+        let operands = [(Register::ESI, source, segment), (Register::EDI, target, Register::ES)];
+        for (register, at, segment) in operands {
+            let base = if self.bits == 32 { self.segment_base(segment) } else { 0 };
+            self.push2(Code::Mov_r32_imm32, register, at.wrapping_sub(base) as u32);
         }
         // Not as far as the block itself.
         let most = if self.mood.open { 40 } else { 1100 };

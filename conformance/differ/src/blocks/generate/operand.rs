@@ -1,13 +1,10 @@
 //! Single instructions, with their memory operands where something happens.
 
-use iced_x86::{
-    Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpCodeOperandKind, OpKind,
-    Register,
-};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Known, Maker, OPEN_DATA, RSP};
+use super::{Maker, RSP};
 use crate::generate::operand::{build, encode};
-use crate::layout::{CODE, DATA, DATA_END, OPEN_CODE, PAGE, READ_ONLY};
+use crate::layout::CODE;
 
 /// Tries for an instruction that leaves the pointers alone.
 const TRIES: usize = 12;
@@ -169,118 +166,6 @@ impl Maker<'_> {
             load.set_memory_displacement64(displacement);
             self.program.push(load);
         }
-    }
-
-    // --- memory ------------------------------------------------------------------------------
-
-    /// Where an operand is to be.
-    fn somewhere(&mut self, size: u64, writes: bool) -> u64 {
-        let page = PAGE as u64;
-        if self.rng.chance(self.mood.bad) {
-            return match self.rng.below(6) {
-                0 => DATA.wrapping_sub(1 + self.rng.below(size)),
-                1 => DATA_END - self.rng.below(size),
-                2 => READ_ONLY - self.rng.below(size),
-                3 => READ_ONLY + self.rng.below(64),
-                4 => CODE + self.rng.below(2 * page),
-                _ => DATA_END + self.rng.below(page),
-            };
-        }
-        let at = match self.rng.below(100) {
-            0..=39 => DATA + 0x800 + self.rng.below(96),
-            70..=84 => return DATA + page - 1 - self.rng.below(size.max(2) - 1),
-            85..=91 if !writes => READ_ONLY + self.rng.below(page - 64),
-            92.. if self.mood.open => OPEN_CODE + self.rng.below(OPEN_DATA - 64),
-            _ => DATA + self.rng.below(0x1B00),
-        };
-        if size >= 16 && self.rng.chance(97) { at & !(size.min(32) - 1) } else { at }
-    }
-
-    /// Gives an instruction's memory operand an address.
-    pub(super) fn aim(&mut self, instr: &mut Instruction) {
-        let size = (instr.memory_size().size() as u64).clamp(1, 128);
-        let writes = self.writes_memory(instr);
-        let at = self.somewhere(size, writes);
-        self.aim_at(instr, at);
-    }
-    fn writes_memory(&mut self, instr: &Instruction) -> bool {
-        let accesses = self.factory.info(instr);
-        accesses.used_memory().iter().any(|used| {
-            !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
-        })
-    }
-
-    /// An address of the data in one of the forms of the mode.
-    pub(super) fn aim_at(&mut self, instr: &mut Instruction, at: u64) {
-        instr.set_memory_base(Register::None);
-        instr.set_memory_index(Register::None);
-        instr.set_memory_index_scale(1);
-        instr.set_segment_prefix(Register::None);
-        instr.set_memory_displ_size(self.bits / 8);
-        let absolute = instr.code().op_code().op_kinds().contains(&OpCodeOperandKind::mem_offs);
-        if absolute {
-            return instr.set_memory_displacement64(at);
-        }
-        match self.rng.below(100) {
-            0..=7 if self.bits == 64 => {
-                instr.set_memory_base(Register::RIP);
-                instr.set_memory_displacement64(at);
-            }
-            8..=13 => instr.set_memory_displacement64(at),
-            14..=18 if self.bits == 64 => self.through_segment(instr, at),
-            19..=20 if self.mood.bad > 0 && !self.mood.open => {
-                // Whatever is in a register, which may be an address of the code.
-                let number = self.rng.below(u64::from(self.registers())) as u32;
-                instr.set_memory_base(self.word(number));
-                self.displace(instr, 0);
-            }
-            21..=25 if self.bits == 64 => self.based(instr, at, Register::EAX),
-            _ => self.based(instr, at, self.word(0)),
-        }
-    }
-
-    fn through_segment(&mut self, instr: &mut Instruction, at: u64) {
-        let which = self.rng.below(2) as usize;
-        let segment = if which == 0 { Register::FS } else { Register::GS };
-        let base = self.bases.get(which).copied().unwrap_or(0);
-        instr.set_segment_prefix(segment);
-        let at = at.wrapping_sub(base);
-        if i64::from(at as i32) as u64 == at && self.rng.chance(30) {
-            return instr.set_memory_displacement64(at);
-        }
-        self.based(instr, at, self.word(0));
-    }
-
-    /// By a pointer, and maybe the small number.
-    fn based(&mut self, instr: &mut Instruction, at: u64, first: Register) {
-        let pointer = self.rng.below(self.pointers.len() as u64) as usize;
-        let Some(Known { number, value }) = self.pointers.get(pointer).copied() else { return };
-        instr.set_memory_base(first + number);
-        let mut rest = at.wrapping_sub(value);
-        if let Some(small) = self.small
-            && self.rng.chance(40)
-        {
-            let scale = 1u32 << self.rng.below(4);
-            instr.set_memory_index(first + small.number);
-            instr.set_memory_index_scale(scale);
-            rest = rest.wrapping_sub(small.value.wrapping_mul(u64::from(scale)));
-        }
-        if i64::from(rest as i32) as u64 != rest {
-            rest = self.rng.below(48); // a wild pointer
-        }
-        self.displace(instr, rest);
-    }
-    fn displace(&self, instr: &mut Instruction, value: u64) {
-        let wide = instr.memory_base().is_gpr64();
-        let small = i64::from(value as i8) as u64 == value;
-        instr.set_memory_displ_size(match value {
-            0 => 0,
-            _ if small => 1,
-            _ if wide => 8,
-            _ => 4,
-        });
-        let mask = if wide { u64::MAX } else { 0xFFFF_FFFF };
-        instr.set_memory_displacement64(value & mask);
     }
 
     /// An instruction of a register and an immediate.
