@@ -122,6 +122,9 @@ impl Emitter<'_> {
     /// Checks `[base + disp]` on the stack. The flags have been given up.
     pub(super) fn on_stack(&mut self, base: u8, disp: i32, size: u32, write: bool) -> Reach {
         let width = self.source.mode.stack_pointer();
+        if width == 8 && base == reg::R15 {
+            return self.in_run(disp, size, write);
+        }
         if width == 8 {
             return self.based(base, disp, size, write);
         }

@@ -121,6 +121,8 @@ impl Translator {
             later: Vec::new(),
             flags: Flags { host: true, saved: false },
             rip: 0,
+            index: 0,
+            run_left: 0,
             in_shadow: false,
         };
         let live_in = source.live.first().copied().unwrap_or(ALL_FLAGS);
@@ -132,6 +134,7 @@ impl Translator {
         let mut open = true;
         for (index, guest) in source.guests.iter().enumerate() {
             emitter.rip = guest.instruction.ip();
+            emitter.index = index;
             let before_that = index.checked_sub(1).and_then(|n| source.guests.get(n));
             emitter.in_shadow =
                 before_that.is_some_and(|guest| guest.kind == Kind::System(System::Sti));
@@ -178,6 +181,10 @@ struct Emitter<'a> {
     flags: Flags,
     /// Of the instruction at hand.
     rip: u64,
+    /// Number of the instruction at hand.
+    index: usize,
+    /// Words of a run on the stack that are checked already.
+    run_left: usize,
     /// No interrupt may come before the instruction at hand.
     in_shadow: bool,
 }

@@ -1,16 +1,82 @@
 //! PUSH, POP, LEAVE and return addresses.
+//!
+//! # Runs
+//! Functions begin with several PUSHes and end with several POPs and a RET. In 64-bit code such a
+//! run is checked once, as one access to all of its words: they have to lie in one page. Then
+//! each instruction reaches its word by the same addend, which stays in R10. If the check fails,
+//! nothing of the run was done, and the interpreter does its first instruction.
 
 use iced_x86::OpKind;
 
+use super::memory::Reach;
 use super::names::{host_of, is_homed, number};
 use super::{Emitter, NotEncodable};
 use crate::asm::{Mem, reg};
-use crate::guest::Guest;
+use crate::guest::{Guest, Kind};
 use crate::layout::at;
 
 const RBP: u8 = 5;
+/// Words of a run at most.
+const LONGEST_RUN: usize = 16;
+
+/// How an instruction of a run moves the stack pointer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Down,
+    Up,
+}
+
+/// Whether an instruction can be in a run, and whether it ends it.
+fn in_run(guest: &Guest) -> Option<(Way, bool)> {
+    let instruction = &guest.instruction;
+    let is_word = instruction.stack_pointer_increment().unsigned_abs() == 8;
+    match guest.kind {
+        Kind::Push if is_word && instruction.op0_kind() != OpKind::Memory => {
+            Some((Way::Down, false))
+        }
+        Kind::Pop if is_word && number(instruction.op0_register()) != reg::RSP => {
+            Some((Way::Up, false))
+        }
+        Kind::Call(_) => Some((Way::Down, true)),
+        Kind::Return(_) => Some((Way::Up, true)),
+        _ => None,
+    }
+}
 
 impl Emitter<'_> {
+    /// How many instructions from `index` on make a run.
+    fn run_from(&self, index: usize) -> usize {
+        let guests = self.source.guests.get(index..).unwrap_or_default();
+        let mut way = None;
+        let mut len = 0usize;
+        for guest in guests.iter().take(LONGEST_RUN) {
+            let Some((here, ends)) = in_run(guest) else { break };
+            if *way.get_or_insert(here) != here {
+                break;
+            }
+            len = len.wrapping_add(1);
+            if ends {
+                break;
+            }
+        }
+        len
+    }
+    /// Reaches a word at `disp` from the stack pointer, by a check for all of its run or by the
+    /// check that was made for it.
+    pub(super) fn in_run(&mut self, disp: i32, size: u32, write: bool) -> Reach {
+        let base = reg::R15;
+        if let Some(left) = self.run_left.checked_sub(1) {
+            self.run_left = left;
+            return Reach::Base { base, disp };
+        }
+        let words = self.run_from(self.index).max(1);
+        let bytes = size.wrapping_mul(words as u32);
+        let lowest = if disp < 0 { (bytes as i32).wrapping_neg() } else { disp };
+        self.run_left = words.wrapping_sub(1);
+        self.based(base, lowest, bytes, write);
+        Reach::Base { base, disp }
+    }
+
     pub(super) fn push(&mut self, index: usize, guest: &Guest) -> Result<(), NotEncodable> {
         self.give_up_flags(self.live(index));
         let instruction = &guest.instruction;
