@@ -30,8 +30,8 @@ impl HostFeatures {
     pub const FMA: Self = Self(1 << 9);
     /// F16C.
     pub const F16C: Self = Self(1 << 10);
-    /// BMI1. Nothing is passed on for it; the translator's own code needs it.
-    pub const BMI1: Self = Self(1 << 11);
+    /// BMI2. Nothing is passed on for it; the translator's own code needs it.
+    pub const BMI2: Self = Self(1 << 11);
 
     /// Both sets together.
     #[must_use]

@@ -22,8 +22,8 @@ use kasane_spec_x86::flags;
 
 /// Entries of each inline TLB table.
 pub(crate) const TLB_ENTRIES: usize = 4096;
-/// BEXTR control that takes the index out of an address: 12 bits from bit 12.
-pub(crate) const TLB_INDEX: u64 = 0x0C0C;
+/// Mask of the index in an address that was rotated right by 12.
+pub(crate) const TLB_MASK: u32 = TLB_ENTRIES as u32 - 1;
 /// Entries of each table of jump targets.
 pub(crate) const JUMP_ENTRIES: usize = 32768;
 /// Numbers of polls, see [`Hot::counts`].

@@ -35,10 +35,10 @@ mod tables;
 use kasane_passthrough::HostFeatures;
 
 /// What translated code needs of the host's CPU and this one lacks: AVX for the way in and out,
-/// BMI1 for the inline TLB.
+/// BMI2 for the inline TLB.
 #[must_use]
 pub fn host_lacks(features: HostFeatures) -> Option<&'static str> {
-    let needed = [(HostFeatures::AVX, "AVX"), (HostFeatures::BMI1, "BMI1")];
+    let needed = [(HostFeatures::AVX, "AVX"), (HostFeatures::BMI2, "BMI2")];
     needed.into_iter().find(|(feature, _)| !features.contains(*feature)).map(|(_, name)| name)
 }
 

@@ -61,7 +61,7 @@ fn detect() -> HostFeatures {
         .with(HostFeatures::AVX2, has!("avx2"))
         .with(HostFeatures::FMA, has!("fma"))
         .with(HostFeatures::F16C, has!("f16c"))
-        .with(HostFeatures::BMI1, has!("bmi1"))
+        .with(HostFeatures::BMI2, has!("bmi2"))
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

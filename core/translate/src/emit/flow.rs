@@ -66,8 +66,11 @@ impl Emitter<'_> {
             }
             // The displacement is changed while other processors may be running here: it must not
             // lie in two words.
-            while !self.here().wrapping_add(1).is_multiple_of(4) {
-                self.asm.bytes(&[0x90]);
+            match 3 - (self.here() & 3) {
+                0 => {}
+                1 => self.asm.bytes(&[0x90]),
+                2 => self.asm.bytes(&[0x66, 0x90]),
+                _ => self.asm.bytes(&[0x0F, 0x1F, 0x00]),
             }
             let patch = self.here().wrapping_add(1);
             let jump = self.asm.jmp();

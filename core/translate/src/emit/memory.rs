@@ -1,8 +1,8 @@
 //! # A memory access
 //! ```text
 //!     lea   r9, [operand]            ; RBASE+disp, or whatever the guest's address is
-//!     mov   r10d, 0xC0C              ; BEXTR: twelve bits from bit 12
-//!     bextr r10, r9, r10             ; TLB index
+//!     rorx  r10d, r9d, 12
+//!     and   r10d, 4095              ; TLB index
 //!     sub   r9, [rsp + r10*8 + tags] ; offset in the page if the tag is the page's
 //!     cmp   r9, 4096 - size
 //!     ja    slow                     ; other page, across pages, MMIO, not writable, code
@@ -30,7 +30,7 @@ use super::names::{host_of, is_homed, number};
 use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::Guest;
-use crate::layout::{TLB_INDEX, at, tlb_index};
+use crate::layout::{TLB_MASK, at, tlb_index};
 
 /// Bytes of the explicit operand's effective address.
 pub(super) fn address_size(instruction: &Instruction) -> u32 {
@@ -93,8 +93,9 @@ impl Emitter<'_> {
         let class = self.source.mode.class();
         let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
         let retry = self.here();
-        self.asm.mov_imm(reg::R10, TLB_INDEX);
-        self.asm.bytes(&[0xC4, 0x42, 0xA8, 0xF7, 0xD1]); // bextr r10, r9, r10
+        self.asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, 12]); // rorx r10d, r9d, 12
+        self.asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, imm32
+        self.asm.bytes(&TLB_MASK.to_le_bytes());
         self.asm.op_mem(true, &[0x2B], reg::R9, Mem::table(tags, reg::R10)); // sub
         self.asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32));
         let slow = self.asm.jcc(Condition::Above);

@@ -249,8 +249,17 @@ impl Emitter<'_> {
             Kind::Branch(target) => {
                 self.need_host_flags();
                 let code = condition(guest.instruction.condition_code())?;
-                let from = self.asm.jcc_code(code);
-                self.later.push(Later::Branch { from, index, target, flags: self.flags });
+                if target <= self.rip {
+                    // A loop: where it goes on, nothing is taken but the jump back.
+                    let over = self.asm.jcc_code(code ^ 1);
+                    let flags = self.flags;
+                    self.go(target, self.live_at_target(index));
+                    self.asm.bind(over);
+                    self.flags = flags;
+                } else {
+                    let from = self.asm.jcc_code(code);
+                    self.later.push(Later::Branch { from, index, target, flags: self.flags });
+                }
             }
             Kind::Jump(target) => {
                 if target == guest.instruction.next_ip() {
