@@ -164,6 +164,8 @@ impl Translated {
                 self.drop_page(page);
             }
         }
+        // Another processor may have dropped them first; then only its generation tells.
+        self.follow_generation();
     }
 
     /// Drops the blocks of a page, also from the jump tables.
