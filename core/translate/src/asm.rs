@@ -63,6 +63,9 @@ pub(crate) struct Asm {
 }
 
 impl Asm {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self { code: Vec::with_capacity(bytes) }
+    }
     pub(crate) fn here(&self) -> usize {
         self.code.len()
     }

@@ -130,12 +130,13 @@ impl Cache {
         &mut self,
         key: Key,
         version: u32,
-        translated: &Translated,
+        mut translated: Translated,
         ops: Box<[Op]>,
     ) -> Option<()> {
         let entry = self.next;
         let op_at = |number: u32| ops.get(number as usize).map(OpAt::new);
-        let mut bytes = translated.code.clone();
+        let code_len = translated.code.len();
+        let mut bytes = core::mem::take(&mut translated.code);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         for site in &translated.sites {
             bytes.extend_from_slice(&site.with_op(op_at)?.to_bytes());
@@ -146,7 +147,7 @@ impl Cache {
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
         unsafe { self.arena.write(entry as usize, &bytes) }.ok()?;
         self.next = entry.wrapping_add((bytes.len() as u32).next_multiple_of(16));
-        self.count(translated);
+        self.count(&translated, code_len);
         let page = self.pages.entry(key.gpa & !0xFFF).or_default();
         page.version = version;
         page.keys.push(key);
@@ -163,12 +164,12 @@ impl Cache {
         self.ops.push(ops);
         Some(())
     }
-    fn count(&mut self, translated: &Translated) {
+    fn count(&mut self, translated: &Translated, code_len: usize) {
         let made = &mut self.made;
         made.blocks = made.blocks.wrapping_add(1);
         made.instructions = made.instructions.wrapping_add(translated.instructions as u64);
         made.guest_bytes = made.guest_bytes.wrapping_add(translated.guest_bytes);
-        made.host_bytes = made.host_bytes.wrapping_add(translated.code.len() as u64);
+        made.host_bytes = made.host_bytes.wrapping_add(code_len as u64);
     }
 
     /// Lets the jump at `patch` go to a block's entry for the host's flags.

@@ -28,6 +28,8 @@ pub(crate) struct Maker {
     analyst: Analyst,
     heat: Box<[u8]>,
     page: Box<[u8]>,
+    /// The guest-physical page that it is a copy of, maybe an old one.
+    page_of: Option<u64>,
     /// Liveness as debuggers and comparisons want it: every flag at every fault.
     pub(crate) strict: bool,
 }
@@ -39,6 +41,7 @@ impl Maker {
             analyst: Analyst::new(),
             heat: alloc::vec![0; HEAT].into_boxed_slice(),
             page: alloc::vec![0; 4096].into_boxed_slice(),
+            page_of: None,
             strict: false,
         }
     }
@@ -55,7 +58,7 @@ impl Maker {
     fn decode(&mut self, cpu: &Cpu, rip: u64, mode: Mode, range: Range<usize>) -> Vec<Guest> {
         let bytes = self.page.get(range).unwrap_or_default();
         let mut decoder = Decoder::with_ip(mode.bits(), bytes, rip, decoder_options(cpu));
-        let mut guests = Vec::new();
+        let mut guests = Vec::with_capacity(BLOCK_INSTRUCTIONS);
         while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
             let instruction = decoder.decode();
             if instruction.is_invalid() {
@@ -98,8 +101,12 @@ impl Translated {
         let page_len = key.mode.code_end().wrapping_sub(page_rip).min(4096) as usize;
         let gpa_page = key.gpa & !0xFFF;
         for _ in 0..TRIES {
-            if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
-                return;
+            if self.maker.page_of != Some(gpa_page) {
+                self.maker.page_of = None;
+                if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
+                    return;
+                }
+                self.maker.page_of = Some(gpa_page);
             }
             let guests = self.maker.decode(cpu, key.rip, key.mode, offset as usize..page_len);
             let Some(last) = guests.last() else { return };
@@ -116,14 +123,16 @@ impl Translated {
             if mark.new_page {
                 self.outside(cpu, |cpu| cpu.became_code(class, va));
             }
-            let range = first as usize..end as usize;
-            let Some(before) = self.maker.page.get(range.clone()).map(<[u8]>::to_vec) else {
-                return;
-            };
-            if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
+            // The page may be an old copy. What was used of it is looked at again, now that changes
+            // are noticed.
+            let Some(used) = self.maker.page.get(first as usize..end as usize) else { return };
+            let mut now = [0; 4096];
+            let Some(now) = now.get_mut(..used.len()) else { return };
+            if cpu.tlb.memory().read(gpa_page.wrapping_add(first), now).is_err() {
                 return;
             }
-            if self.maker.page.get(range) != Some(&*before) {
+            if now != used {
+                self.maker.page_of = None;
                 continue;
             }
             let made = self.shared.cache().page_version(gpa_page);
@@ -153,7 +162,7 @@ impl Translated {
         }
         let ops = translated.left.iter().map(|left| prepared(cpu, *left)).collect();
         // A block that is too long is the interpreter's.
-        let _: Option<()> = cache.add(key, version, &translated, ops);
+        let _: Option<()> = cache.add(key, version, translated, ops);
     }
 
     /// Drops all blocks. False if another processor does something of the kind.

@@ -7,7 +7,7 @@ use kasane_passthrough::CodeRunner;
 use kasane_translate::{Shared, Translated};
 
 /// Address space for translated code; what is not used costs nothing.
-const ARENA_BYTES: usize = 64 << 20;
+const ARENA_BYTES: usize = 256 << 20;
 
 /// An engine that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

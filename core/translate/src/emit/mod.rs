@@ -110,15 +110,15 @@ impl Translator {
 
     pub(crate) fn translate(&mut self, source: &Source<'_>, slots: &mut Numbers) -> Translated {
         let mut emitter = Emitter {
-            asm: Asm::default(),
+            asm: Asm::with_capacity(source.guests.len().saturating_mul(96)),
             source,
             encoder: &mut self.encoder,
             slots,
-            sites: Vec::new(),
-            site_places: Vec::new(),
-            fault_points: Vec::new(),
+            sites: Vec::with_capacity(source.guests.len()),
+            site_places: Vec::with_capacity(source.guests.len()),
+            fault_points: Vec::with_capacity(source.guests.len()),
             left: Vec::new(),
-            later: Vec::new(),
+            later: Vec::with_capacity(source.guests.len()),
             flags: Flags { host: true, saved: false },
             rip: 0,
             index: 0,
