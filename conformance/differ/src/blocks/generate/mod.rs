@@ -222,10 +222,10 @@ impl Maker<'_> {
     fn stack(&mut self) -> u64 {
         let room = DATA + 0x1C00;
         match self.rng.below(40) {
-            0..=29 => room + 8 * self.rng.below(60),
-            30..=32 => room + self.rng.below(400),
+            0..=26 => room + 8 * self.rng.below(60),
+            27..=29 => room + self.rng.below(400),
             // Across the end of a page.
-            33..=35 => DATA + PAGE as u64 + self.rng.below(40),
+            30..=35 => DATA + PAGE as u64 + self.rng.below(40),
             36 => DATA + self.rng.below(64),
             37 => DATA + 2 * PAGE as u64 + self.rng.below(32),
             _ => DATA + 0x800 + self.rng.below(64),

@@ -7,6 +7,34 @@ use super::shapes::Level;
 use super::{Maker, RSP};
 
 impl Maker<'_> {
+    /// Pushes or pops in a row, as functions have them at both ends.
+    pub(super) fn stack_run(&mut self) {
+        let word = if self.bits == 64 { 8 } else { 4 };
+        let count = 2 + self.rng.below(6);
+        match self.rng.below(5) {
+            0 | 1 => (0..count).for_each(|_| self.push_any()),
+            2 | 3 => (0..count).for_each(|_| self.pop_any()),
+            _ => {
+                let code = if self.bits == 64 { Code::Add_rm64_imm8 } else { Code::Add_rm32_imm8 };
+                let by = word * self.rng.below(8) as i32;
+                let by = if self.rng.chance(50) { -by } else { by };
+                if let Ok(instr) = Instruction::with2(code, self.word(RSP), by) {
+                    self.program.push(instr);
+                }
+            }
+        }
+    }
+    fn push_any(&mut self) {
+        let number = self.rng.below(u64::from(self.registers())) as u32;
+        let word = self.word(number);
+        self.one(if self.bits == 64 { Code::Push_r64 } else { Code::Push_r32 }, word);
+    }
+    fn pop_any(&mut self) {
+        let Some(number) = self.free() else { return };
+        let word = self.word(number);
+        self.one(if self.bits == 64 { Code::Pop_r64 } else { Code::Pop_r32 }, word);
+    }
+
     pub(super) fn stack_instruction(&mut self) {
         let pool = self.pool;
         let code = pool.stack.pick(&mut self.rng);
