@@ -1,5 +1,7 @@
 //! What the translator has to know of a guest instruction.
 
+use alloc::boxed::Box;
+
 use iced_x86::{
     CodeSize, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
     Register, RflagsBits,
@@ -208,19 +210,65 @@ pub(crate) struct Guest {
     pub(crate) changes_flags: bool,
     /// It may raise an exception.
     pub(crate) may_fault: bool,
+    /// It needs the vector unit.
+    pub(crate) vectors: bool,
 }
 
-/// Decides about instructions.
+/// Decides about instructions. What it found out about instructions that run as they are, which
+/// most do, it remembers: it follows from their code, whether they have a memory operand, and the
+/// size of the code that they are from.
 pub(crate) struct Analyst {
     factory: InstructionInfoFactory,
+    plain: Box<[Option<Plain>]>,
+}
+
+/// What is the same for all instructions of a kind that run as they are.
+#[derive(Clone, Copy)]
+struct Plain {
+    written_operands: u8,
+    access: Option<Access>,
+    may_fault: bool,
+    vectors: bool,
 }
 
 impl Analyst {
     pub(crate) fn new() -> Self {
-        Self { factory: InstructionInfoFactory::new() }
+        let kinds = iced_x86::Code::values().len().saturating_mul(4);
+        Self {
+            factory: InstructionInfoFactory::new(),
+            plain: alloc::vec![None; kinds].into_boxed_slice(),
+        }
     }
 
     pub(crate) fn look_at(&mut self, instruction: &Instruction) -> Guest {
+        let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
+        let wide = instruction.code_size() == CodeSize::Code64;
+        let place = instruction.code() as usize * 4 + usize::from(memory) * 2 + usize::from(wide);
+        if let Some(Some(plain)) = self.plain.get(place) {
+            let (flags_read, flags_written) = flags(instruction);
+            return Guest {
+                instruction: *instruction,
+                kind: Kind::Plain,
+                access: plain.access,
+                written_operands: plain.written_operands,
+                flags_read,
+                flags_written,
+                changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
+                may_fault: plain.may_fault,
+                vectors: plain.vectors,
+            };
+        }
+        let guest = self.look_closely(instruction);
+        if guest.kind == Kind::Plain
+            && let Some(place) = self.plain.get_mut(place)
+        {
+            let Guest { written_operands, access, may_fault, vectors, .. } = guest;
+            *place = Some(Plain { written_operands, access, may_fault, vectors });
+        }
+        guest
+    }
+
+    fn look_closely(&mut self, instruction: &Instruction) -> Guest {
         let (flags_read, flags_written) = flags(instruction);
         let mut guest = Guest {
             instruction: *instruction,
@@ -231,6 +279,7 @@ impl Analyst {
             flags_written,
             changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
             may_fault: true,
+            vectors: uses_vectors(instruction),
         };
         guest.kind = kind(instruction);
         if matches!(guest.kind, Kind::System(System::StoreSelector(_))) {

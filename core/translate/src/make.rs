@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use iced_x86::Decoder;
+use iced_x86::{Code, Decoder, Instruction};
 use kasane_interp::accelerator::{decoder_options, prepared, shown};
 use kasane_interp::cpu::Cpu;
 use kasane_memory::GuestMemory;
@@ -12,7 +12,7 @@ use kasane_memory::GuestMemory;
 use crate::cache::Key;
 use crate::emit::{Source, Translator};
 use crate::engine::Translated;
-use crate::guest::{Analyst, Guest, Kind, uses_vectors};
+use crate::guest::{Analyst, Guest, Kind};
 use crate::live::{self, Page};
 use crate::mode::{Mode, linear};
 
@@ -26,6 +26,8 @@ const TRIES: usize = 4;
 pub(crate) struct Maker {
     translator: Translator,
     analyst: Analyst,
+    /// By code; none where it was not asked yet.
+    shown: Box<[Option<bool>]>,
     heat: Box<[u8]>,
     page: Box<[u8]>,
     /// The guest-physical page that it is a copy of, maybe an old one.
@@ -39,6 +41,7 @@ impl Maker {
         Self {
             translator: Translator::new(),
             analyst: Analyst::new(),
+            shown: alloc::vec![None; Code::values().len()].into_boxed_slice(),
             heat: alloc::vec![0; HEAT].into_boxed_slice(),
             page: alloc::vec![0; 4096].into_boxed_slice(),
             page_of: None,
@@ -65,11 +68,10 @@ impl Maker {
                 break; // or cut off by the page's end
             }
             let mut guest = self.analyst.look_at(&instruction);
-            let vectors = uses_vectors(&instruction);
             let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
-            let lacking = vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
+            let lacking = guest.vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
             let refused = matches!(guest.kind, Kind::System(system) if !mode.takes(system));
-            if !shown(cpu, &instruction) || refused || lacking {
+            if !is_shown(&mut self.shown, cpu, &instruction) || refused || lacking {
                 guest.kind = Kind::Interpreted;
             }
             guests.push(guest);
@@ -79,6 +81,12 @@ impl Maker {
         }
         guests
     }
+}
+
+/// Whether the processor's model, which is always the same, shows an instruction.
+fn is_shown(known: &mut [Option<bool>], cpu: &Cpu, instruction: &Instruction) -> bool {
+    let Some(known) = known.get_mut(instruction.code() as usize) else { return false };
+    *known.get_or_insert_with(|| shown(cpu, instruction))
 }
 
 impl Translated {
