@@ -45,7 +45,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { threshold: 3, polls: 1000 }
+        Self { threshold: 2, polls: 1000 }
     }
 }
 
@@ -253,6 +253,9 @@ impl Translated {
         if known.is_none() && self.maker.is_hot(key, self.policy.threshold) {
             self.make(cpu, key);
             known = self.known(key);
+            if known.is_none() {
+                self.maker.give_up(key);
+            }
         }
         match known {
             None => Found::Nothing,

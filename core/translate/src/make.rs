@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use hashbrown::HashSet;
 use iced_x86::{Code, Decoder, Instruction};
 use kasane_interp::accelerator::{decoder_options, prepared, shown};
 use kasane_interp::cpu::Cpu;
@@ -19,6 +20,8 @@ use crate::mode::{Mode, linear};
 /// Guest instructions in a block at most.
 const BLOCK_INSTRUCTIONS: usize = 48;
 const HEAT: usize = 1 << 14;
+/// Blocks that can't be made and are remembered. Forgotten ones are tried again: code changes.
+const HOPELESS: usize = 1024;
 /// How often a page is read again because its bytes changed in between.
 const TRIES: usize = 4;
 
@@ -29,6 +32,7 @@ pub(crate) struct Maker {
     /// By code; none where it was not asked yet.
     shown: Box<[Option<bool>]>,
     heat: Box<[u8]>,
+    hopeless: HashSet<Key>,
     page: Box<[u8]>,
     /// The guest-physical page that it is a copy of, maybe an old one.
     page_of: Option<u64>,
@@ -43,6 +47,7 @@ impl Maker {
             analyst: Analyst::new(),
             shown: alloc::vec![None; Code::values().len()].into_boxed_slice(),
             heat: alloc::vec![0; HEAT].into_boxed_slice(),
+            hopeless: HashSet::new(),
             page: alloc::vec![0; 4096].into_boxed_slice(),
             page_of: None,
             strict: false,
@@ -54,7 +59,14 @@ impl Maker {
         let hash = (key.gpa ^ key.rip.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50;
         let Some(heat) = self.heat.get_mut(hash as usize & (HEAT - 1)) else { return false };
         *heat = heat.saturating_add(1);
-        *heat >= threshold
+        *heat >= threshold && !self.hopeless.contains(&key)
+    }
+    /// Notes that no block could be made: of an instruction that reaches into the next page, say.
+    pub(crate) fn give_up(&mut self, key: Key) {
+        if self.hopeless.len() >= HOPELESS {
+            self.hopeless.clear();
+        }
+        self.hopeless.insert(key);
     }
 
     /// The run of instructions from RIP: up to one that ends it, which is its last.
