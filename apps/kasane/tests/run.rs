@@ -48,7 +48,7 @@ fn a_guest_that_powers_off_ends_with_status_0() {
     assert_eq!(stdout(&output), "hello");
     assert_eq!(
         stderr(&output),
-        "kasane: `vm`: 1 processor (max), 16M of memory, engine interp\n\
+        "kasane: `vm`: 1 processor (max), 16M of memory, engine translate\n\
          kasane: the guest powered off\n"
     );
 }

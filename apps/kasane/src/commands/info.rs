@@ -19,9 +19,7 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
     let runner = HostCode::new();
     let features = runner.as_ref().map(CodeRunner::features).unwrap_or_default();
     let translator = match &runner {
-        Ok(runner) => crate::vm::translator_works(runner, 1).map(|()| {
-            "works, for machines with one processor; not what `auto` takes yet".to_owned()
-        }),
+        Ok(runner) => crate::vm::translator_works(runner),
         Err(error) => Err(error.to_string()),
     };
     let host = [

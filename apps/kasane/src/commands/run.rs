@@ -36,7 +36,7 @@ use crate::vm::{
 pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Failure> {
     let settings = Settings::new(arguments)?;
     let runner = runner();
-    let engine = choose_engine(&settings, &*runner)?;
+    let engine = choose_engine(&settings, &*runner, form)?;
     let specification = specification(&settings, engine)?;
     restore_on_panic();
     let serial = SerialOutput::open(&settings.serial)?;
@@ -65,24 +65,40 @@ fn runner() -> Arc<dyn CodeRunner> {
 }
 
 /// `auto` takes the best engine that passes its self-test; one that is named is taken as it is.
-fn choose_engine(settings: &Settings, runner: &dyn CodeRunner) -> Result<EngineKind, Failure> {
+fn choose_engine(
+    settings: &Settings,
+    runner: &dyn CodeRunner,
+    form: Form,
+) -> Result<EngineKind, Failure> {
     match settings.engine {
         Engine::Interp => Ok(EngineKind::Interp),
         Engine::Translate => {
-            translator_works(runner, settings.cpus).map_err(|why| {
+            translator_works(runner).map_err(|why| {
                 let error = anyhow::anyhow!(why).context("the translator can't run this machine");
                 Failure::host(error, "use `--engine interp`, or `auto` for what works")
             })?;
             Ok(EngineKind::Translate)
         }
-        Engine::Auto => match self_test(runner.features()) {
-            Ok(_works) => Ok(EngineKind::Interp),
-            Err(why) => {
-                let error =
-                    anyhow::anyhow!("interp: {why}").context("no engine works on this host");
-                Err(Failure::host(error, "`kasane info` says more about this host"))
-            }
+        Engine::Auto => match translator_works(runner) {
+            Ok(_works) => Ok(EngineKind::Translate),
+            Err(why) => interpreter(runner, form, &why),
         },
+    }
+}
+
+/// The interpreter, because the translator does not work; says so.
+fn interpreter(runner: &dyn CodeRunner, form: Form, why: &str) -> Result<EngineKind, Failure> {
+    match self_test(runner.features()) {
+        Ok(_works) => {
+            let sentence = format!("the slow interpreter runs this machine, because {why}");
+            form.event(&sentence, "slow-engine", &json!({ "engine": "interp", "why": why }));
+            Ok(EngineKind::Interp)
+        }
+        Err(other) => {
+            let error = anyhow::anyhow!("translate: {why}; interp: {other}")
+                .context("no engine works on this host");
+            Err(Failure::host(error, "`kasane info` says more about this host"))
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use kasane_interp::MakeAccelerator;
 use kasane_passthrough::CodeRunner;
 use kasane_translate::{Shared, Translated};
 
+use super::self_test::translator_self_test;
+
 /// Address space for translated code; what is not used costs nothing.
 const ARENA_BYTES: usize = 256 << 20;
 
@@ -40,14 +42,15 @@ impl EngineKind {
     }
 }
 
-/// Whether the translator can run a machine with so many processors here.
+/// What the translator's self-test says.
 ///
 /// # Errors
-/// Why not.
-pub fn translator_works(runner: &dyn CodeRunner, cpus: u32) -> Result<(), String> {
+/// Why it can't run machines here.
+pub fn translator_works(runner: &dyn CodeRunner) -> Result<String, String> {
     if let Some(lack) = kasane_translate::host_lacks(runner.features()) {
         return Err(format!("this host's CPU has no {lack}"));
     }
     let arena = runner.arena(1 << 20).map_err(|error| error.to_string())?;
-    Shared::new(arena, cpus).map(drop).ok_or_else(|| "its code can't be written".to_owned())
+    let shared = Shared::new(arena, 1).ok_or("its code can't be written")?;
+    translator_self_test(runner.features(), &shared)
 }

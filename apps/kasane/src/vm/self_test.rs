@@ -8,6 +8,7 @@
 //! A processor that only executes `add` and `hlt` passes none of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -15,10 +16,12 @@ use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::CpuModelName;
 use kasane_cpu::{CpuState, Entry, Exit, Partition, SegmentRegister, StateSet, Vcpu};
 use kasane_host_runtime::{Barrier, HostClock, HostEntropy};
-use kasane_interp::{InterpConfig, InterpPartition};
+use kasane_interp::accelerator::Accelerator;
+use kasane_interp::{InterpConfig, InterpPartition, MakeAccelerator};
 use kasane_memory::{GuestMemory, MemoryError, Ram, RamSlot};
 use kasane_passthrough::HostFeatures;
 use kasane_spec_x86::{control, flags, msr};
+use kasane_translate::{Policy, Shared, Translated};
 
 use super::cpu_model;
 
@@ -74,12 +77,50 @@ const REPORT_PORT: u16 = 0xE9;
 const WELL: u32 = 0x42;
 /// Far more instructions than it needs.
 const BUDGET: u64 = 100_000;
+/// Far more time than it needs. An engine counts no instructions that runs them itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the interpreter's self-test says.
 ///
 /// # Errors
 /// Why the engine does not work here.
 pub fn self_test(host: HostFeatures) -> Result<String, String> {
+    let mut vcpu = processor(host, Arc::new(|_| None))?;
+    vcpu.set_budget(Some(BUDGET));
+    judge(&mut *vcpu)
+}
+
+/// What the translator's says, which makes it translate whatever it meets.
+///
+/// # Errors
+/// Why the engine does not work here.
+pub(super) fn translator_self_test(
+    host: HostFeatures,
+    shared: &Arc<Shared>,
+) -> Result<String, String> {
+    let shared = Arc::clone(shared);
+    let accelerator = Arc::new(move |index| -> Option<Box<dyn Accelerator>> {
+        let mut translated = Translated::new(Arc::clone(&shared), index);
+        translated.set_policy(Policy { threshold: 1, ..Policy::default() });
+        Some(Box::new(translated))
+    });
+    let mut vcpu = processor(host, accelerator)?;
+    let kicker = vcpu.kicker();
+    let (done, finished) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if finished.recv_timeout(PATIENCE).is_err() {
+            kicker.kick();
+        }
+    });
+    let verdict = judge(&mut *vcpu);
+    let _: Result<(), _> = done.send(()); // it may have lost its patience
+    let _: Result<(), _> = watchdog.join();
+    let translated = vcpu.counts().into_iter().any(|(name, n)| name == "blocks" && n > 0);
+    if translated { verdict } else { verdict.and(Err("it translated nothing".to_owned())) }
+}
+
+/// A processor with the self-test before it.
+fn processor(host: HostFeatures, accelerator: MakeAccelerator) -> Result<Box<dyn Vcpu>, String> {
     let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, RAM_BYTES)]));
     let image = image().map_err(|error| format!("the self-test can't be assembled: {error}"))?;
     load(&ram, &image).map_err(|error| format!("the self-test can't be loaded: {error}"))?;
@@ -94,12 +135,11 @@ pub fn self_test(host: HostFeatures) -> Result<String, String> {
         model,
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(|| None),
-        accelerator: Arc::new(|_| None),
+        accelerator,
     });
     let mut vcpu = partition.new_vcpu(0).map_err(|error| error.to_string())?;
     vcpu.write(StateSet::ALL, &start());
-    vcpu.set_budget(Some(BUDGET));
-    judge(&mut *vcpu)
+    Ok(vcpu)
 }
 
 fn judge(vcpu: &mut dyn Vcpu) -> Result<String, String> {

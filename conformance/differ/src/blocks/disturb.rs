@@ -1,6 +1,6 @@
 //! What happens to a block while it runs, and how its beginning and end are seen.
 //!
-//! A [`Harness`] stands where a vCPU has its accelerator, with the translator behind it, or
+//! A harness stands where a vCPU has its accelerator, with the translator behind it, or
 //! nothing. So it is asked before each block of the interpreter and after each poll of translated
 //! code, with the processor's whole state in its hands. What it does must not be seen in the
 //! outcome: interrupts whose handlers return, flushes of the TLB, pages that are taken away until

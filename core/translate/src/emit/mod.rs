@@ -7,6 +7,7 @@
 //! | `flow` | jumps, calls, returns, polls, the ways out |
 //! | `plain` | the guest's own instruction with its operands renamed |
 //! | `stack` | pushes, pops, frames, return addresses |
+//! | `registers` | selectors, bases, control registers, the TSC |
 //! | `strings` | string instructions |
 //! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
@@ -16,6 +17,7 @@ mod flow;
 mod memory;
 mod names;
 mod plain;
+mod registers;
 mod stack;
 mod strings;
 mod system;
