@@ -17,7 +17,7 @@
 //! processor runs what another wrote only after an instruction that serializes (SDM vol. 3A
 //! §8.1.3), and those are all done by the interpreter, after which the log of changes is read.
 //! The room of dropped blocks is used again only when the whole cache is dropped, and that only
-//! while no other processor is inside ([`Shared::alone`]).
+//! while no other processor is inside (`Shared::alone`).
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
