@@ -44,7 +44,7 @@ impl Session {
         // A machine first: the code of the translator has signal handlers that the native side's
         // pass on to.
         let reference = Machine::new(Engine::Interpreter)?;
-        let native = Native::new()?;
+        let native = Native::for_blocks()?;
         let (translating, patterns) = (Vec::new(), Patterns::default());
         let mut it = Self { native, reference, translating, patterns, ended_by: None };
         it.renew()?;

@@ -104,6 +104,16 @@ impl Native {
     /// # Errors
     /// What the operating system says.
     pub fn new() -> io::Result<Self> {
+        Self::with_pages(false)
+    }
+    /// With the pages of code that may be written, which only blocks know of.
+    ///
+    /// # Errors
+    /// As for `new`.
+    pub fn for_blocks() -> io::Result<Self> {
+        Self::with_pages(true)
+    }
+    fn with_pages(open_code: bool) -> io::Result<Self> {
         let bytes = SHARED_PAGES * PAGE;
         // SAFETY: the name is a C string.
         let fd = unsafe { libc::memfd_create(c"differ".as_ptr(), libc::MFD_CLOEXEC) };
@@ -121,7 +131,9 @@ impl Native {
         let read_only = code + WRITABLE_PAGES * PAGE;
         map_at(READ_ONLY, PAGE, libc::PROT_READ, Some((fd, read_only)))?;
         let open = (CODE_PAGES + DATA_PAGES) * PAGE;
-        map_at(OPEN_CODE, OPEN_PAGES * PAGE, rw | libc::PROT_EXEC, Some((fd, open)))?;
+        if open_code {
+            map_at(OPEN_CODE, OPEN_PAGES * PAGE, rw | libc::PROT_EXEC, Some((fd, open)))?;
+        }
         // SAFETY: no more use of the descriptor; the mappings stay.
         unsafe { libc::close(fd) };
         map_at(STATE, PAGE, rw, None)?;
