@@ -5,7 +5,7 @@
 
 #[path = "support/bare.rs"]
 mod bare;
-#[path = "support/legacy.rs"]
+#[path = "support/legacy/mod.rs"]
 mod legacy;
 #[path = "support/quiet.rs"]
 mod quiet;
@@ -34,17 +34,12 @@ const COUNTER: u64 = STACK + 0x1000;
 const READ_WRITE: u16 = 0x93;
 const CODE_READ: u16 = 0x9B;
 
-/// Mostly those that reach the data. CS can be read at most, GS not even that.
-const SEGMENTS: [Register; 16] = {
-    use Register::{CS, DS, ES, FS, GS};
-    [CS, GS, DS, ES, FS, DS, ES, FS, DS, ES, FS, DS, ES, FS, DS, ES]
-};
+const SEGMENTS: [Register; 3] = [Register::DS, Register::ES, Register::FS];
 
 /// A processor to run programs on.
 struct Case {
     state: CpuState,
     bits: u32,
-    segments: &'static [Register],
     tables: Vec<(u64, u64)>,
 }
 
@@ -69,7 +64,7 @@ fn flat32(random: &mut Random) -> Case {
         register.fill_with(|| random.next());
     }
     state.rflags = 2;
-    Case { state, bits: 32, segments: &SEGMENTS, tables: Vec::new() }
+    Case { state, bits: 32, tables: Vec::new() }
 }
 
 /// With pages of 4 MiB, at CPL 0 or 3.
@@ -112,7 +107,6 @@ fn compatibility(random: &mut Random) -> Case {
 /// Segments with bases and limits; some programs meet the limits.
 fn segmented32(random: &mut Random) -> Case {
     let mut case = flat32(random);
-    case.segments = &SEGMENTS[1..];
     let base = random.pick(&[0, 0x18_0000, 0x20_0B00]);
     let s = &mut case.state;
     s.cs.base = random.pick(&[0, CODE - 0x10, CODE - 0x3330]);
@@ -135,7 +129,6 @@ fn segmented32(random: &mut Random) -> Case {
 fn real(random: &mut Random) -> Case {
     let mut case = flat32(random);
     case.bits = 16;
-    case.segments = &SEGMENTS[2..];
     let s = &mut case.state;
     s.cr0 &= !cr0::PE;
     s.cs = segment(CODE - random.pick(&[0, 0x10, 0x110]), 0xFFFF, READ_WRITE);
@@ -170,7 +163,8 @@ fn compare_one(random: &mut Random, mut case: Case, told: &str) -> (u64, u64, bo
         at: at - s.cs.base,
         data: DATA.wrapping_sub(s.ds.base),
         counter: COUNTER - s.ss.base,
-        segments: case.segments,
+        segments: &SEGMENTS,
+        edges: [s.ds.limit, s.fs.limit].map(u64::from),
     };
     s.rip = shape.at;
     s.gpr[3] = keep(s.gpr[3], shape.data);
@@ -186,7 +180,7 @@ fn compare_one(random: &mut Random, mut case: Case, told: &str) -> (u64, u64, bo
     let setup = Setup { state: &case.state, image: &image, watched: DATA - 0x1000..DATA + 0x1000 };
 
     let (expected, all) = run(&setup, Engine::Interpreter);
-    let (found, left) = run(&setup, Engine::Translator);
+    let (found, left) = run(&setup, Engine::Translator(random.pick(&[1, 3])));
 
     assert_eq!(found, expected, "{told}: {program:02x?} from {:#x?}", setup.state);
     (all, left, found.halted)

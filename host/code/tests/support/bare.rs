@@ -12,7 +12,7 @@ use kasane_interp::{InterpConfig, InterpPartition};
 use kasane_memory::{GuestMemory, Ram, RamSlot};
 use kasane_passthrough::{CodeRunner, Passthrough};
 use kasane_spec_x86::flags;
-use kasane_translate::{Shared, Translated};
+use kasane_translate::{Policy, Shared, Translated};
 
 use super::quiet::Quiet;
 
@@ -52,7 +52,8 @@ pub(crate) struct Setup<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     Interpreter,
-    Translator,
+    /// A block is translated when it comes up so often.
+    Translator(u8),
 }
 
 /// Where a program ended: at HLT, or at a fault that nobody handles.
@@ -70,7 +71,7 @@ pub(crate) struct End {
 /// Runs a program; gives its end, and how many instructions were interpreted.
 pub(crate) fn run(setup: &Setup<'_>, engine: Engine) -> (End, u64) {
     let runner: Arc<dyn CodeRunner> = Arc::new(HostCode::new().unwrap());
-    let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 4 << 20)]));
+    let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 8 << 20)]));
     for (address, bytes) in setup.image {
         ram.write(*address, bytes).unwrap();
     }
@@ -84,8 +85,9 @@ pub(crate) fn run(setup: &Setup<'_>, engine: Engine) -> (End, u64) {
         model: CpuModel::new(CpuModelName::Max, VECTOR_FEATURES),
         tsc_hz: 1_000_000_000,
         passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
-        accelerator: Arc::new(move |_| {
-            translator(&*arenas).filter(|_| engine == Engine::Translator)
+        accelerator: Arc::new(move |_| match engine {
+            Engine::Interpreter => None,
+            Engine::Translator(threshold) => translator(&*arenas, threshold),
         }),
     });
     let mut vcpu = partition.new_vcpu(0).unwrap();
@@ -107,6 +109,9 @@ pub(crate) fn run(setup: &Setup<'_>, engine: Engine) -> (End, u64) {
     (end, vcpu.instructions())
 }
 
-fn translator(arenas: &dyn CodeRunner) -> Option<Box<dyn Accelerator>> {
-    Some(Box::new(Translated::new(Shared::new(arenas.arena(1 << 20).ok()?, 1)?, 0).strict()))
+fn translator(arenas: &dyn CodeRunner, threshold: u8) -> Option<Box<dyn Accelerator>> {
+    let shared = Shared::new(arenas.arena(1 << 20).ok()?, 1)?;
+    let mut translated = Translated::new(shared, 0).strict();
+    translated.set_policy(Policy { threshold, ..Policy::default() });
+    Some(Box::new(translated))
 }

@@ -1,5 +1,7 @@
 //! Random programs of 32-bit and 16-bit code.
 
+mod single;
+
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register, RepPrefixKind};
 use kasane_spec_x86::flags;
 
@@ -27,6 +29,8 @@ pub(crate) struct Shape {
     pub(crate) counter: u64,
     /// Segments that reach the data by EBX as DS does.
     pub(crate) segments: &'static [Register],
+    /// Offsets at which some segment may end.
+    pub(crate) edges: [u64; 2],
 }
 
 /// Makes programs of instructions whose flags are all defined but AF.
@@ -36,6 +40,8 @@ pub(crate) struct Programs<'a> {
     code: Vec<u8>,
     /// Sizes of what is on the stack.
     pushed: Vec<u32>,
+    /// What is made now runs late, so that programs that end with it have run for a while.
+    in_last_rounds: bool,
 }
 
 fn encode(bits: u32, instruction: &Instruction) -> Vec<u8> {
@@ -51,7 +57,7 @@ fn low(register: Register) -> Register {
 
 impl<'a> Programs<'a> {
     pub(crate) fn new(random: &'a mut Random, shape: Shape) -> Self {
-        Self { random, shape, code: Vec::new(), pushed: Vec::new() }
+        Self { random, shape, code: Vec::new(), pushed: Vec::new(), in_last_rounds: false }
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -79,6 +85,9 @@ impl<'a> Programs<'a> {
 
     /// Near the data, on both sides of a page's end.
     fn operand(&mut self) -> MemoryOperand {
+        if self.in_last_rounds && self.below(2) == 0 {
+            return self.edge();
+        }
         let segment = match self.below(4) {
             0 => self.pick(self.shape.segments),
             _ => Register::None,
@@ -100,6 +109,26 @@ impl<'a> Programs<'a> {
         let size = if short { 2 } else { 4 };
         MemoryOperand::new(base, index, scale, disp, size, false, segment)
     }
+    /// Where a segment may end, or not be accessible at all.
+    fn edge(&mut self) -> MemoryOperand {
+        let segment = self.pick(&[
+            Register::DS,
+            Register::ES,
+            Register::FS,
+            Register::DS,
+            Register::ES,
+            Register::FS,
+            Register::CS,
+            Register::GS,
+        ]);
+        let edges = self.shape.edges;
+        let edge = self.pick(&edges);
+        let at = edge.wrapping_add(self.below(12)).wrapping_sub(8) & 0x3F_FFFF;
+        let size = self.shape.bits / 8;
+        let at = if size == 2 { at & 0xFFFF } else { at };
+        let none = Register::None;
+        MemoryOperand::new(none, none, 1, at as i64, size, false, segment)
+    }
     /// A read may also be one of the stack.
     fn source(&mut self) -> MemoryOperand {
         if self.shape.bits == 32 && self.below(8) == 0 {
@@ -107,173 +136,6 @@ impl<'a> Programs<'a> {
             return MemoryOperand::with_base_displ(Register::ESP, disp);
         }
         self.operand()
-    }
-
-    fn instruction(&mut self) -> Result<Instruction, IcedError> {
-        match self.below(12) {
-            0 => self.registers(),
-            1 | 2 => self.load(),
-            3 | 4 => self.store(),
-            5 => self.single(),
-            6 => self.bytes(),
-            7 => self.address(),
-            8 => self.with_immediate(),
-            9 => self.vector(),
-            10 => self.condition(),
-            _ => self.accumulator(),
-        }
-    }
-    fn registers(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        if self.below(3) == 0 {
-            let code = self.pick(&[Add_rm16_r16, Sbb_rm16_r16, Mov_rm16_r16, Xchg_rm16_r16]);
-            return Instruction::with2(code, self.half(), self.half());
-        }
-        let code = self.pick(&[
-            Add_rm32_r32,
-            Sub_rm32_r32,
-            Adc_rm32_r32,
-            And_rm32_r32,
-            Cmp_rm32_r32,
-            Test_rm32_r32,
-            Mov_rm32_r32,
-            Xchg_rm32_r32,
-            Movsx_r32_rm16,
-        ]);
-        if code == Movsx_r32_rm16 {
-            return Instruction::with2(code, self.general(), self.half());
-        }
-        Instruction::with2(code, self.general(), self.general())
-    }
-    fn load(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        let operand = self.source();
-        if self.below(3) == 0 {
-            let code = self.pick(&[Add_r16_rm16, Mov_r16_rm16, Cmp_r16_rm16, Cmovs_r16_rm16]);
-            return Instruction::with2(code, self.half(), operand);
-        }
-        let code = self.pick(&[
-            Add_r32_rm32,
-            Sbb_r32_rm32,
-            Mov_r32_rm32,
-            Cmp_r32_rm32,
-            Cmovb_r32_rm32,
-            Movsx_r32_rm16,
-            Movzx_r32_rm8,
-            Popcnt_r32_rm32,
-        ]);
-        Instruction::with2(code, self.general(), operand)
-    }
-    fn store(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        let operand = self.operand();
-        if self.below(3) == 0 {
-            let code = self.pick(&[Sub_rm16_r16, Mov_rm16_r16, Xadd_rm16_r16]);
-            return Instruction::with2(code, operand, self.half());
-        }
-        let code = self.pick(&[
-            Add_rm32_r32,
-            Adc_rm32_r32,
-            Mov_rm32_r32,
-            Cmp_rm32_r32,
-            Xadd_rm32_r32,
-            Xchg_rm32_r32,
-        ]);
-        Instruction::with2(code, operand, self.general())
-    }
-    /// Also those that 64-bit code has another form of.
-    fn single(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        match self.below(4) {
-            0 => {
-                let code = self.pick(&[Inc_r32, Dec_r32, Not_rm32, Neg_rm32, Bswap_r32]);
-                Instruction::with1(code, self.general())
-            }
-            1 => {
-                let code = self.pick(&[Inc_r16, Dec_r16, Not_rm16]);
-                Instruction::with1(code, self.half())
-            }
-            2 => {
-                let code = self.pick(&[Inc_rm32, Dec_rm16, Neg_rm32, Inc_rm8]);
-                Instruction::with1(code, self.operand())
-            }
-            _ => Ok(Instruction::with(self.pick(&[Cwde, Cdq, Cbw, Cwd, Lahf, Clc, Stc, Cmc]))),
-        }
-    }
-    fn bytes(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        match self.below(3) {
-            0 => {
-                let code = self.pick(&[Add_rm8_r8, Mov_rm8_r8, Adc_rm8_r8, Xchg_rm8_r8]);
-                Instruction::with2(code, self.byte(), self.byte())
-            }
-            1 => {
-                let code = self.pick(&[Add_r8_rm8, Mov_r8_rm8, Cmp_r8_rm8, Sbb_r8_rm8]);
-                let operand = self.source();
-                Instruction::with2(code, self.byte(), operand)
-            }
-            _ => {
-                let code = self.pick(&[Add_rm8_r8, Mov_rm8_r8, Xor_rm8_r8, Xchg_rm8_r8]);
-                let operand = self.operand();
-                Instruction::with2(code, operand, self.byte())
-            }
-        }
-    }
-    fn address(&mut self) -> Result<Instruction, IcedError> {
-        let (base, index) = (self.general(), self.general());
-        let disp = self.below(0x1000) as i64;
-        let operand = match self.below(3) {
-            0 => self.operand(),
-            1 => MemoryOperand::with_base_index_scale_displ_size(base, index, 4, disp, 4),
-            _ => MemoryOperand::with_base_displ_size(Register::ESP, disp, 4),
-        };
-        match self.below(3) {
-            0 => Instruction::with2(Code::Lea_r16_m, self.half(), operand),
-            _ => Instruction::with2(Code::Lea_r32_m, self.general(), operand),
-        }
-    }
-    fn with_immediate(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        let value = self.random.next() as i32;
-        match self.below(5) {
-            0 => Instruction::with2(Mov_r32_imm32, self.general(), value),
-            1 => Instruction::with2(Add_rm32_imm32, self.operand(), value),
-            2 => Instruction::with2(Sub_rm16_imm16, self.half(), value & 0xFFFF),
-            3 => Instruction::with2(Mov_rm16_imm16, self.operand(), value & 0xFFFF),
-            _ => {
-                let code = self.pick(&[Shl_rm32_1, Shr_rm32_1, Sar_rm32_1]);
-                Instruction::with2(code, self.general(), 1)
-            }
-        }
-    }
-    fn vector(&mut self) -> Result<Instruction, IcedError> {
-        let (to, from) = (self.below(8) as u32, self.below(8) as u32);
-        let (to, from) = (Register::XMM0 + to, Register::XMM0 + from);
-        match self.below(3) {
-            0 => Instruction::with2(Code::Paddd_xmm_xmmm128, to, from),
-            1 => Instruction::with2(Code::Movdqu_xmm_xmmm128, to, self.operand()),
-            _ => Instruction::with2(Code::Movdqu_xmmm128_xmm, self.operand(), from),
-        }
-    }
-    fn condition(&mut self) -> Result<Instruction, IcedError> {
-        use Code::*;
-        let code = self.pick(&[Setb_rm8, Seto_rm8, Setle_rm8, Sets_rm8, Setp_rm8]);
-        match self.below(2) {
-            0 => Instruction::with1(code, self.byte()),
-            _ => Instruction::with1(code, self.operand()),
-        }
-    }
-    /// Moves between the accumulator and an address.
-    fn accumulator(&mut self) -> Result<Instruction, IcedError> {
-        let size = self.shape.bits / 8;
-        let disp = self.shape.data as i64 + self.below(0x100) as i64;
-        let at = MemoryOperand::with_displ(disp as u64, size);
-        match self.below(4) {
-            0 => Instruction::with2(Code::Mov_EAX_moffs32, Register::EAX, at),
-            1 => Instruction::with2(Code::Mov_moffs16_AX, at, Register::AX),
-            2 => Instruction::with2(Code::Mov_AL_moffs8, Register::AL, at),
-            _ => Instruction::with2(Code::Mov_moffs32_EAX, at, Register::EAX),
-        }
     }
 
     fn push(&mut self) {
@@ -387,6 +249,23 @@ impl<'a> Programs<'a> {
         self.code.extend(back);
     }
 
+    /// An instruction that may well fault, in one of the last rounds.
+    fn late(&mut self) {
+        let round = self.below(6) as u32;
+        let counter = self.counter();
+        self.emit(Instruction::with2(Code::Cmp_rm16_imm8, counter, round));
+        self.in_last_rounds = true;
+        let bytes = encode(self.shape.bits, &self.instruction().unwrap());
+        self.in_last_rounds = false;
+        self.code.extend([0x75, bytes.len() as u8]); // jne
+        self.code.extend(bytes);
+    }
+    fn counter(&self) -> MemoryOperand {
+        let none = Register::None;
+        let at = self.shape.counter as i64;
+        MemoryOperand::new(none, none, 1, at, self.shape.bits / 8, false, Register::SS)
+    }
+
     /// The body in a loop, with branches over single instructions.
     pub(crate) fn program(mut self) -> Vec<u8> {
         for _ in 0..=self.below(38) {
@@ -396,6 +275,7 @@ impl<'a> Programs<'a> {
                 2 => self.call(),
                 3 => self.frame(),
                 4 => self.string(),
+                5 => self.late(),
                 _ => {
                     let bytes = encode(self.shape.bits, &self.instruction().unwrap());
                     if self.below(6) == 0 {
@@ -421,15 +301,7 @@ impl<'a> Programs<'a> {
         self.emit(Instruction::with2(And_EAX_imm32, Register::EAX, all_but_af));
         self.emit(Instruction::with2(Mov_rm32_r32, at, Register::EAX));
         self.emit(Instruction::with1(Inc_r32, Register::EDI));
-        let counter = MemoryOperand::new(
-            Register::None,
-            Register::None,
-            1,
-            self.shape.counter as i64,
-            self.shape.bits / 8,
-            false,
-            Register::SS,
-        );
+        let counter = self.counter();
         self.emit(Instruction::with1(Dec_rm16, counter));
         let word = self.shape.bits as usize / 8;
         let back = -(self.code.len() as i32 + 2 + word as i32);
