@@ -202,12 +202,37 @@ fn compare(mut random: Random, make: fn(&mut Random) -> Case, programs: u32) {
     assert!(ended > programs / 20, "nearly all fault: {ended} of {programs} don't");
 }
 
+/// What a 64-bit system left in the upper halves is no part of addresses and counts.
+#[test]
+fn repeated_strings_are_about_the_lower_halves_of_their_registers() {
+    for program in [[0xF3, 0xAB, 0xF4], [0xF3, 0xA5, 0xF4], [0xF3, 0xA4, 0xF4]] {
+        let mut state = compatibility(&mut Random(1)).state;
+        let tables = compatibility(&mut Random(1)).tables;
+        for (register, low) in [(1, 0x21), (6, DATA + 0x40), (7, DATA + 0x100)] {
+            state.gpr[register] = 0x1234_5678 << 32 | low;
+        }
+        state.rip = CODE;
+        let data = Random(2).bytes(0x1000);
+        let tables: Vec<_> = tables.iter().map(|(at, entry)| (*at, entry.to_le_bytes())).collect();
+        let mut image: Vec<(u64, &[u8])> =
+            tables.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
+        image.extend([(CODE, &program[..]), (DATA, &data[..])]);
+        let setup = Setup { state: &state, image: &image, watched: DATA..DATA + 0x1000 };
+
+        let (expected, _) = run(&setup, Engine::Interpreter);
+        let (found, left) = run(&setup, Engine::Translator(1));
+
+        assert_eq!(found, expected);
+        assert!(found.halted && left == 1, "{left} interpreted");
+    }
+}
+
 macro_rules! modes {
     ($($name:ident with $make:ident;)*) => {
         $(#[test]
         fn $name() {
-            compare(Random(1), $make, 500);
-            compare(Random::fresh(), $make, 500);
+            compare(Random(1), $make, 250);
+            compare(Random::fresh(), $make, 250);
         })*
     };
 }
