@@ -51,7 +51,18 @@ pub struct BlockCache {
 
 impl Default for BlockCache {
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| None).collect(), decoded: 0 }
+        Self::with_slots(SLOTS)
+    }
+}
+
+impl BlockCache {
+    /// Room for less: beside an accelerator, which leaves only cold code.
+    pub(crate) fn small() -> Self {
+        Self::with_slots(SLOTS / 16)
+    }
+    /// `slots`: a power of two.
+    fn with_slots(slots: usize) -> Self {
+        Self { slots: (0..slots).map(|_| None).collect(), decoded: 0 }
     }
 }
 
@@ -81,7 +92,7 @@ impl BlockCache {
         let base = cpu.mode.base.get(1).copied().unwrap_or(0);
         let va = base.wrapping_add(rip) & cpu.mode.linear_mask;
         let gpa = Self::fetch_page(cpu, rip, va)? | va & (PAGE - 1);
-        let slot = slot_of(gpa, rip, code);
+        let slot = slot_of(gpa, rip, code) & self.slots.len().wrapping_sub(1);
         let hit = match self.slots.get(slot) {
             Some(Some(block)) => {
                 block.gpa == gpa

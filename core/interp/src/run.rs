@@ -63,7 +63,8 @@ impl InterpVcpu {
     }
     pub(crate) fn accelerated(mut cpu: Cpu, accelerator: Option<Box<dyn Accelerator>>) -> Self {
         cpu.followers = accelerator.as_ref().and_then(|accelerator| accelerator.followers());
-        Self { accelerator, ..Self::new(cpu) }
+        let cache = if accelerator.is_some() { BlockCache::small() } else { BlockCache::default() };
+        Self { accelerator, cache, ..Self::new(cpu) }
     }
 
     fn enter(&mut self, entry: Entry) -> Option<Exit> {

@@ -41,6 +41,37 @@ impl Block {
     }
 }
 
+/// A [`FaultPoint`] in half the room; there are very many.
+#[derive(Clone, Copy)]
+struct SmallPoint {
+    /// In the highest bit whether the flags are the host's: an arena is smaller than 2 GiB.
+    code: u32,
+    rip: [u32; 2],
+}
+
+const HOST_FLAGS: u32 = 1 << 31;
+
+impl SmallPoint {
+    fn of(point: &FaultPoint) -> Self {
+        let flag = if point.host_flags { HOST_FLAGS } else { 0 };
+        Self {
+            code: point.code & !HOST_FLAGS | flag,
+            rip: [point.rip as u32, (point.rip >> 32) as u32],
+        }
+    }
+    fn code(&self) -> u32 {
+        self.code & !HOST_FLAGS
+    }
+    fn point(self) -> FaultPoint {
+        let [low, high] = self.rip;
+        FaultPoint {
+            code: self.code(),
+            rip: u64::from(high) << 32 | u64::from(low),
+            host_flags: self.code & HOST_FLAGS != 0,
+        }
+    }
+}
+
 /// The blocks made from one guest page.
 #[derive(Default)]
 struct PageBlocks {
@@ -76,7 +107,7 @@ pub(crate) struct Cache {
     start: u32,
     blocks: HashMap<Key, Block>,
     /// In the order of their places, also those of dropped blocks, where somebody may still be.
-    fault_points: Vec<FaultPoint>,
+    fault_points: Vec<SmallPoint>,
     pages: HashMap<u64, PageBlocks>,
     /// What the interpreter does for each block.
     ops: Vec<Box<[Op]>>,
@@ -151,7 +182,7 @@ impl Cache {
         let page = self.pages.entry(key.gpa & !0xFFF).or_default();
         page.version = version;
         page.keys.push(key);
-        self.fault_points.extend_from_slice(&translated.fault_points);
+        self.fault_points.extend(translated.fault_points.iter().map(SmallPoint::of));
         self.blocks.insert(
             key,
             Block {
@@ -209,7 +240,7 @@ impl Cache {
 
     /// The guest instruction behind a host exception at an offset of the arena.
     pub(crate) fn fault_point(&self, offset: u32) -> Option<FaultPoint> {
-        let place = self.fault_points.binary_search_by_key(&offset, |point| point.code).ok()?;
-        self.fault_points.get(place).copied()
+        let place = self.fault_points.binary_search_by_key(&offset, SmallPoint::code).ok()?;
+        self.fault_points.get(place).map(|small| small.point())
     }
 }
