@@ -1,6 +1,5 @@
 //! `kasane run`.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,7 +28,7 @@ use crate::report::{Form, RunEnd, RunStatistics};
 use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
-    Battery, Control, End, EngineKind, Lent, Registers, Remains, Specification, StartError,
+    Battery, Control, End, EngineKind, Image, Lent, Registers, Remains, Specification, StartError,
     VirtualMachine, cpu_model, self_test, translator_works,
 };
 
@@ -103,8 +102,8 @@ fn interpreter(runner: &dyn CodeRunner, form: Form, why: &str) -> Result<EngineK
 }
 
 fn specification(settings: &Settings, engine: EngineKind) -> Result<Specification, Failure> {
-    let kernel = read_image("kernel", &settings.kernel)?;
-    let initrd = settings.initrd.as_deref().map(|path| read_image("initrd", path)).transpose()?;
+    let kernel = open_image("kernel", &settings.kernel)?;
+    let initrd = settings.initrd.as_deref().map(|path| open_image("initrd", path)).transpose()?;
     Ok(Specification {
         engine,
         name: settings.name.clone(),
@@ -121,13 +120,12 @@ fn specification(settings: &Settings, engine: EngineKind) -> Result<Specificatio
     })
 }
 
-fn read_image(what: &str, path: &Path) -> Result<Arc<[u8]>, Failure> {
-    let bytes = fs::read(path)
+fn open_image(what: &str, path: &Path) -> Result<Image, Failure> {
+    Image::open(path)
         .with_context(|| format!("can't read the {what} `{}`", path.display()))
         .map_err(|error| {
             Failure::usage(error, format!("name a file that can be read: `--{what} FILE`"))
-        })?;
-    Ok(bytes.into())
+        })
 }
 
 fn open_trace(settings: &Settings) -> Result<Option<Arc<TraceFile>>, Failure> {
@@ -385,6 +383,9 @@ impl<'a> Session<'a> {
             }
             error @ (StartError::Machine(_) | StartError::Engine(_)) => {
                 Failure::host(error, "report this: it is a bug")
+            }
+            error @ StartError::Image(_) => {
+                Failure::usage(error, "name files that stay readable while the guest runs")
             }
             error @ StartError::Thread(_) => {
                 Failure::host(error, "end other programs and try again")

@@ -14,7 +14,7 @@ use kasane_memory::{Ram, RamSlot};
 use kasane_passthrough::Passthrough;
 
 use super::engine::EngineKind;
-use super::{Battery, HostedMachine, Lent, Specification, StartError, features};
+use super::{Battery, HostedMachine, Image, Lent, Specification, StartError, features};
 
 /// Guest TSC ticks per second: one per nanosecond of guest time.
 const TSC_HZ: u64 = 1_000_000_000;
@@ -41,9 +41,12 @@ pub(super) struct VcpuParts {
 /// A machine at its kernel's entry.
 pub(super) fn parts(specification: &Specification, lent: &Lent) -> Result<Parts, StartError> {
     let mut parts = hardware(specification, lent)?;
+    let kernel = specification.kernel.read().map_err(StartError::Image)?;
+    let initrd = specification.initrd.as_ref().map(Image::read).transpose();
+    let initrd = initrd.map_err(StartError::Image)?;
     let images = BootImages {
-        kernel: &specification.kernel,
-        initrd: specification.initrd.as_deref(),
+        kernel: &kernel,
+        initrd: initrd.as_deref(),
         cmdline: &specification.append,
         modules: &[],
     };

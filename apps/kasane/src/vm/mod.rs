@@ -14,6 +14,7 @@ mod control;
 mod dump;
 mod engine;
 mod features;
+mod image;
 mod processor;
 mod saved;
 mod self_test;
@@ -40,6 +41,7 @@ pub use control::{Control, DebugStop, NotPaused};
 pub use dump::Registers;
 pub use engine::{EngineKind, translator_works};
 pub use features::{MissingFeatures, cpu_model};
+pub use image::Image;
 pub use processor::ProcessorReport;
 pub use saved::{LoadError, SaveError};
 pub use self_test::self_test;
@@ -61,9 +63,9 @@ pub struct Specification {
     /// What runs them.
     pub engine: EngineKind,
     /// Kernel image.
-    pub kernel: Arc<[u8]>,
+    pub kernel: Image,
     /// Initial RAM disk.
-    pub initrd: Option<Arc<[u8]>>,
+    pub initrd: Option<Image>,
     /// Kernel command line.
     pub append: String,
 }
@@ -100,6 +102,9 @@ pub enum StartError {
     /// The kernel, the initial RAM disk or the command line can't be booted.
     #[error("the kernel can't be booted")]
     Boot(#[from] BootError),
+    /// The kernel or the initial RAM disk can't be read any more.
+    #[error("the kernel or its initial RAM disk can't be read")]
+    Image(#[source] std::io::Error),
     /// The model promises what this host can't do.
     #[error(transparent)]
     Model(#[from] MissingFeatures),
