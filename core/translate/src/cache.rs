@@ -170,7 +170,8 @@ impl Cache {
         let mut bytes = core::mem::take(&mut translated.code);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         for site in &translated.sites {
-            bytes.extend_from_slice(&site.with_op(op_at)?.to_bytes());
+            let site = site.with_op(op_at)?;
+            bytes.extend_from_slice(site.to_bytes().get(..site.len())?);
         }
         if bytes.len() > BLOCK_MAX {
             return None;

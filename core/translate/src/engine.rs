@@ -428,7 +428,7 @@ impl Translated {
                 let rip = self.state.hot.regs.get(9).copied().unwrap_or(0);
                 self.go_on(cpu, rip, |_, _| {})
             }
-            Site::Indirect { rip, retry, op } => self.indirect(cpu, rip, retry, op),
+            Site::Indirect { rip, retry } => self.indirect(cpu, rip, retry),
         }
     }
 
@@ -463,7 +463,7 @@ impl Translated {
         }
     }
 
-    fn indirect(&mut self, cpu: &mut Cpu, rip: u64, retry: u32, op: OpAt) -> Option<Left> {
+    fn indirect(&mut self, cpu: &mut Cpu, rip: u64, retry: u32) -> Option<Left> {
         self.counters.indirect = self.counters.indirect.wrapping_add(1);
         let generation = self.generation;
         let target = self.state.hot.regs.get(9).copied().unwrap_or(0);
@@ -474,7 +474,7 @@ impl Translated {
         }
         self.sync_out(cpu, rip);
         // If blocks were dropped for the target, the instruction may be one of those.
-        Some(if generation == self.generation { Left::Op(op) } else { Left::On })
+        Some(if generation == self.generation { self.refused(cpu, rip) } else { Left::On })
     }
 
     /// Fills the slot that code came out by, and goes on there.

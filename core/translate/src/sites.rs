@@ -23,7 +23,7 @@ pub(crate) enum Site<O> {
     Interpret { rip: u64, op: O },
     /// An indirect branch to an address, in R9, that the jump table doesn't have. It is looked up
     /// again at `retry`, or the interpreter does the instruction.
-    Indirect { rip: u64, retry: u32, op: O },
+    Indirect { rip: u64, retry: u32 },
     /// The guest goes on at RIP.
     Go { rip: u64 },
     /// The guest goes on at the address in R9.
@@ -52,10 +52,14 @@ impl OpAt {
     }
 }
 
-/// Bytes of a site in the arena.
-pub(crate) const SITE_BYTES: usize = 24;
+/// Bytes of a site in the arena at most.
+const LONGEST: usize = 24;
 
 impl<O> Site<O> {
+    /// Bytes in the arena. There are very many sites, so those without an instruction take less.
+    pub(crate) fn len(&self) -> usize {
+        if matches!(self, Self::Interpret { .. }) { LONGEST } else { 16 }
+    }
     /// With the instruction, if there is one, replaced.
     pub(crate) fn with_op<P>(self, replace: impl FnOnce(O) -> Option<P>) -> Option<Site<P>> {
         Some(match self {
@@ -63,7 +67,7 @@ impl<O> Site<O> {
             Self::Refused { rip } => Site::Refused { rip },
             Self::Link { rip, patch } => Site::Link { rip, patch },
             Self::Interpret { rip, op } => Site::Interpret { rip, op: replace(op)? },
-            Self::Indirect { rip, retry, op } => Site::Indirect { rip, retry, op: replace(op)? },
+            Self::Indirect { rip, retry } => Site::Indirect { rip, retry },
             Self::Go { rip } => Site::Go { rip },
             Self::Arrived => Site::Arrived,
         })
@@ -71,7 +75,8 @@ impl<O> Site<O> {
 }
 
 impl Site<OpAt> {
-    pub(crate) fn to_bytes(self) -> [u8; SITE_BYTES] {
+    /// As many of them as `len` says count.
+    pub(crate) fn to_bytes(self) -> [u8; LONGEST] {
         let none = core::ptr::null();
         let (kind, place, rip, op) = match self {
             Self::Access { rip, retry, write: false } => (0, retry, rip, none),
@@ -79,12 +84,12 @@ impl Site<OpAt> {
             Self::Refused { rip } => (2, 0, rip, none),
             Self::Link { rip, patch } => (3, patch, rip, none),
             Self::Interpret { rip, op } => (4, 0, rip, op.0),
-            Self::Indirect { rip, retry, op } => (5, retry, rip, op.0),
+            Self::Indirect { rip, retry } => (5, retry, rip, none),
             Self::Go { rip } => (6, 0, rip, none),
             Self::Arrived => (7, 0, 0, none),
         };
-        let mut bytes = [0; SITE_BYTES];
-        let words = [rip, op as u64, u64::from(place) << 32 | kind];
+        let mut bytes = [0; LONGEST];
+        let words = [rip, u64::from(place) << 32 | kind, op as u64];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
@@ -95,18 +100,22 @@ impl Site<OpAt> {
     /// # Safety
     /// Translated code named it, and was not dropped since.
     pub(crate) unsafe fn at(arena: &dyn CodeArena, offset: u32) -> Self {
-        let place = arena.address().wrapping_add(u64::from(offset)) as *const [u64; 3];
-        // SAFETY: code names only sites that `to_bytes` made and that stand, aligned, in the arena.
-        let [rip, op, rest] = unsafe { place.read() };
+        let site = arena.address().wrapping_add(u64::from(offset)) as *const u64;
+        // SAFETY: code names only sites that `to_bytes` made and that stand, aligned, in the arena;
+        // each has two words.
+        let [rip, rest] = unsafe { site.cast::<[u64; 2]>().read() };
         let (kind, place) = (rest as u32, (rest >> 32) as u32);
-        let op = OpAt(op as *const Op);
         match kind {
             0 => Self::Access { rip, retry: place, write: false },
             1 => Self::Access { rip, retry: place, write: true },
             2 => Self::Refused { rip },
             3 => Self::Link { rip, patch: place },
-            4 => Self::Interpret { rip, op },
-            5 => Self::Indirect { rip, retry: place, op },
+            4 => {
+                // SAFETY: as above; a site of this kind has a third word.
+                let op = unsafe { site.add(2).read() };
+                Self::Interpret { rip, op: OpAt(op as *const Op) }
+            }
+            5 => Self::Indirect { rip, retry: place },
             6 => Self::Go { rip },
             _ => Self::Arrived,
         }

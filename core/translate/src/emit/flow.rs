@@ -194,8 +194,7 @@ impl Emitter<'_> {
         self.poll(0, site);
         let retry = self.here();
         let missed = self.look_up(self.source.mode.class());
-        let op = self.leave_to_interpreter(guest);
-        self.leave_later(missed, Site::Indirect { rip: self.rip, retry, op });
+        self.leave_later(missed, Site::Indirect { rip: self.rip, retry });
     }
     /// Looks the target in R9 up in the jump table of a class: R10 is its entry's offset then. The
     /// jump is taken where it is not there.

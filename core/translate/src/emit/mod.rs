@@ -29,7 +29,7 @@ use iced_x86::{Encoder, Instruction};
 use crate::asm::{Asm, Jump};
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::mode::Mode;
-use crate::sites::{SITE_BYTES, Site};
+use crate::sites::Site;
 use crate::slots::Numbers;
 use crate::stubs::Stubs;
 use flags::Flags;
@@ -219,12 +219,12 @@ impl Emitter<'_> {
     }
     /// Tells the code where its sites will stand.
     fn place_sites(&mut self) {
-        let start = self.here().next_multiple_of(8);
-        for (n, place) in self.site_places.iter().enumerate() {
-            let site = start.wrapping_add(n.wrapping_mul(SITE_BYTES) as u32);
+        let mut at = self.here().next_multiple_of(8);
+        for (site, place) in self.sites.iter().zip(&self.site_places) {
             if let Some(bytes) = self.asm.code.get_mut(*place..place.wrapping_add(4)) {
-                bytes.copy_from_slice(&site.to_le_bytes());
+                bytes.copy_from_slice(&at.to_le_bytes());
             }
+            at = at.wrapping_add(site.len() as u32);
         }
     }
     /// The arena offset of the next instruction.
