@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use hashbrown::HashMap;
 use kasane_interp::op::Op;
@@ -30,8 +31,8 @@ pub(crate) struct Block {
     pub(crate) op: Option<OpAt>,
     /// Entry with the host's flags.
     pub(crate) host_entry: u32,
-    /// Displacements of jumps that are bound to this block.
-    incoming: Vec<u32>,
+    /// The last of the jumps that are bound to this block, in [`Cache::links`].
+    incoming: Option<NonZeroU32>,
 }
 
 impl Block {
@@ -70,6 +71,14 @@ impl SmallPoint {
             host_flags: self.code & HOST_FLAGS != 0,
         }
     }
+}
+
+/// A jump that is bound to a block.
+struct Link {
+    /// Place of its displacement.
+    patch: u32,
+    /// The number, from 1, of the one that was bound to the same block before.
+    before: Option<NonZeroU32>,
 }
 
 /// The blocks made from one guest page.
@@ -111,6 +120,8 @@ pub(crate) struct Cache {
     pages: HashMap<u64, PageBlocks>,
     /// What the interpreter does for each block.
     ops: Vec<Box<[Op]>>,
+    /// Bound jumps, those of dropped blocks too.
+    links: Vec<Link>,
     pub(crate) slots: Numbers,
     pub(crate) made: Made,
 }
@@ -129,6 +140,7 @@ impl Cache {
             fault_points: Vec::new(),
             pages: HashMap::new(),
             ops: Vec::new(),
+            links: Vec::new(),
             slots: Numbers::default(),
             made: Made::default(),
         }
@@ -150,6 +162,7 @@ impl Cache {
         self.fault_points.clear();
         self.pages.clear();
         self.ops.clear();
+        self.links.clear();
         self.slots.clear();
         self.made.flushes = self.made.flushes.wrapping_add(1);
         self.next = self.start;
@@ -190,7 +203,7 @@ impl Cache {
                 entry,
                 host_entry: entry.wrapping_add(translated.host_entry),
                 op: if translated.instructions == 0 { op_at(0) } else { None },
-                incoming: Vec::new(),
+                incoming: None,
             },
         );
         self.ops.push(ops);
@@ -207,7 +220,8 @@ impl Cache {
     /// Lets the jump at `patch` go to a block's entry for the host's flags.
     pub(crate) fn link(&mut self, patch: u32, to: Key) {
         let Some(block) = self.blocks.get_mut(&to) else { return };
-        block.incoming.push(patch);
+        self.links.push(Link { patch, before: block.incoming });
+        block.incoming = NonZeroU32::new(self.links.len() as u32);
         let target = block.host_entry;
         self.patch(patch, target.wrapping_sub(patch).wrapping_sub(4));
     }
@@ -230,8 +244,10 @@ impl Cache {
         let Some(blocks) = self.pages.remove(&page) else { return };
         for key in blocks.keys {
             let Some(block) = self.blocks.remove(&key) else { continue };
-            for patch in block.incoming {
-                self.patch(patch, 0); // its own way out follows
+            let mut incoming = block.incoming;
+            while let Some(link) = incoming.and_then(|n| self.links.get(n.get() as usize - 1)) {
+                self.patch(link.patch, 0); // its own way out follows
+                incoming = link.before;
             }
             self.made.invalidated = self.made.invalidated.wrapping_add(1);
             let Key { rip, mode, .. } = key;

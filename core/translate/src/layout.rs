@@ -122,8 +122,8 @@ pub(crate) struct Hot {
     pub(crate) slots: [u64; SLOTS],
 }
 
-/// The block with the room below it. All zero is valid, but no TLB entry is invalid then: see
-/// [`StateBlock::flush_all`].
+/// The block with the room below it. All zero is valid; the first entries of the tables are valid
+/// too then ([`crate::tables::Tables::new`]).
 #[repr(C, align(4096))]
 pub(crate) struct StateBlock {
     _stack: [u8; STACK],

@@ -45,10 +45,11 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// `slot_missed`: where empty slots lead.
+    /// For a new state block. `slot_missed`: where empty slots lead.
     pub(crate) fn new(hot: &mut Hot, slot_missed: u64) -> Self {
-        hot.tlb.iter_mut().for_each(Table::flush);
-        hot.jumps.iter_mut().for_each(Table::flush);
+        // All zero, every other entry is that of an address which has another index.
+        hot.tlb.iter_mut().for_each(|tlb| tlb.flush_index(0));
+        hot.jumps.iter_mut().for_each(|table| table.flush_index(0));
         let slots = Filled::new(hot, slot_missed);
         Self { pages: Default::default(), jumps: Default::default(), slots, targets: [0; 64] }
     }
