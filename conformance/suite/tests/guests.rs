@@ -19,10 +19,10 @@ fn assert_all_passed(name: &str, cpus: u32, engine: &str, code: i32) {
 
 macro_rules! guests {
     ($($name:ident ends $code:ident;)*) => {
-        mod default {
+        mod interpreted {
             $(#[test]
             fn $name() {
-                super::assert_all_passed(stringify!($name), 1, "auto", super::$code);
+                super::assert_all_passed(stringify!($name), 1, "interp", super::$code);
             })*
         }
         mod translated {
@@ -59,7 +59,12 @@ guests! {
 
 #[test]
 fn smp() {
-    assert_all_passed("smp", 4, "auto", POWERED_OFF);
+    assert_all_passed("smp", 4, "interp", POWERED_OFF);
+}
+
+#[test]
+fn smp_translated() {
+    assert_all_passed("smp", 4, "translate", POWERED_OFF);
 }
 
 /// `litmus` is in `litmus.rs`.
