@@ -124,6 +124,9 @@ impl Maker<'_> {
 
     /// In one of the 16-bit forms, which reach something by a segment with a base.
     fn short(&mut self, instr: &mut Instruction, at: u64) {
+        if self.mood.bad > 0 && self.rng.chance(40) {
+            return self.short_anywhere(instr);
+        }
         let small = self.small.and_then(|Known { number, value }| match number {
             3 => Some((Register::BX, value)),
             6 => Some((Register::SI, value)),
@@ -138,6 +141,18 @@ impl Maker<'_> {
         instr.set_memory_base(base);
         instr.set_memory_displ_size(2);
         instr.set_memory_displacement64(offset.wrapping_sub(value) & 0xFFFF);
+    }
+
+    /// By whatever is in registers: where that leads, also around the end, the fault tells.
+    fn short_anywhere(&mut self, instr: &mut Instruction) {
+        let bases = [Register::BX, Register::BP, Register::SI, Register::DI];
+        let base = self.rng.pick(&bases);
+        instr.set_memory_base(base);
+        if matches!(base, Register::BX | Register::BP) && self.rng.chance(60) {
+            instr.set_memory_index(self.rng.pick(&[Register::SI, Register::DI]));
+        }
+        instr.set_memory_displ_size(2);
+        instr.set_memory_displacement64(self.rng.next() & 0xFFFF);
     }
 
     /// By a pointer, and maybe the small number.
