@@ -67,7 +67,7 @@ pub struct Translated {
     log_read: u64,
     /// The cache's generation that the jump tables are of.
     generation: u64,
-    counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 /// What is there for the code at RIP.
@@ -115,6 +115,14 @@ impl Translated {
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.maker.strict = true;
+        self
+    }
+
+    /// Every block is verified before it is used ([`crate::verify`]). Builds with debug assertions
+    /// do that anyway.
+    #[must_use]
+    pub fn verified(mut self) -> Self {
+        self.maker.verifies = true;
         self
     }
 

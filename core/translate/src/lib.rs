@@ -53,6 +53,7 @@ mod sites;
 mod slots;
 mod stubs;
 mod tables;
+mod verify;
 
 use kasane_passthrough::HostFeatures;
 

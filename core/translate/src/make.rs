@@ -16,6 +16,7 @@ use crate::engine::Translated;
 use crate::guest::{Analyst, Guest, Kind};
 use crate::live::{self, Page};
 use crate::mode::{Mode, linear};
+use crate::verify::{Block, Dump, Vectors, Verifier};
 
 /// Guest instructions in a block at most.
 const BLOCK_INSTRUCTIONS: usize = 48;
@@ -38,6 +39,9 @@ pub(crate) struct Maker {
     page_of: Option<u64>,
     /// Liveness as debuggers and comparisons want it: every flag at every fault.
     pub(crate) strict: bool,
+    /// Blocks are verified before they are used.
+    pub(crate) verifies: bool,
+    verifier: Verifier,
 }
 
 impl Maker {
@@ -51,6 +55,8 @@ impl Maker {
             page: alloc::vec![0; 4096].into_boxed_slice(),
             page_of: None,
             strict: false,
+            verifies: cfg!(debug_assertions),
+            verifier: Verifier::new(),
         }
     }
 
@@ -67,6 +73,15 @@ impl Maker {
             self.hopeless.clear();
         }
         self.hopeless.insert(key);
+    }
+
+    /// Whether a block may be used.
+    fn approves(&mut self, block: &Block<'_>) -> bool {
+        let found = if self.verifies { self.verifier.verify(block) } else { Ok(()) };
+        if let Err(violation) = &found {
+            debug_assert!(false, "a translated block is refused: {}", Dump(block, violation));
+        }
+        found.is_ok()
     }
 
     /// The run of instructions from RIP: up to one that ends it, which is its last.
@@ -179,6 +194,23 @@ impl Translated {
         let translated = self.maker.translator.translate(&source, &mut cache.slots);
         if cache.is_full() || cache.find(key).is_some() {
             return; // another processor was faster
+        }
+        let block = Block {
+            code: &translated.code,
+            at: cache.next(),
+            host_entry: translated.host_entry,
+            sites: &translated.sites,
+            stubs: self.shared.stubs,
+            class: key.mode.class(),
+            vectors: match (key.mode.runs_vectors(false), key.mode.runs_vectors(true)) {
+                (_, true) => Vectors::Avx,
+                (true, false) => Vectors::Sse,
+                (false, false) => Vectors::None,
+            },
+        };
+        if !self.maker.approves(&block) {
+            self.counters.refused_by_verifier = self.counters.refused_by_verifier.wrapping_add(1);
+            return; // the interpreter does it
         }
         let ops = translated.left.iter().map(|left| prepared(cpu, *left)).collect();
         // A block that is too long is the interpreter's.

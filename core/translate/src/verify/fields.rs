@@ -1,0 +1,191 @@
+//! What code may touch of the state block: the fields with what may be done to them, the tables,
+//! and who may use which.
+//!
+//! A field that is not listed is the engine's: where the host's stack is, where the vector
+//! registers are, what the tables hold.
+
+use core::mem::offset_of;
+
+use kasane_cpu::Seg;
+use kasane_memory::TlbClass;
+
+use super::state::Tags;
+use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, TLB_ENTRIES, at};
+
+/// What code may do to a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Read,
+    ReadWrite,
+    /// 32 bits that the engine believes: written as a constant only, which is looked at.
+    Constant,
+}
+
+struct Field {
+    start: usize,
+    len: usize,
+    may: Use,
+}
+
+const fn len_of<T>(_: fn(&Hot) -> &T) -> usize {
+    size_of::<T>()
+}
+
+/// A whole field of `Hot`.
+macro_rules! field {
+    ($name:ident, $may:ident) => {
+        Field { start: offset_of!(Hot, $name), len: len_of(|hot| &hot.$name), may: Use::$may }
+    };
+}
+
+/// All fields, or parts of them, that code may touch.
+const FIELDS: &[Field] = &[
+    field!(homed, ReadWrite),
+    field!(flags, ReadWrite),
+    field!(count, ReadWrite),
+    field!(site, Constant),
+    field!(segment_base, Read),
+    Field { start: at::segment_base(Seg::Gs), len: 8, may: Use::ReadWrite }, // SWAPGS
+    field!(segment_limit, Read),
+    field!(kernel_gs, ReadWrite),
+    field!(rflags, ReadWrite),
+    field!(selectors, Read),
+    // CS and SS, by SYSCALL and SYSRET.
+    Field { start: at::selector(Seg::Cs as u8), len: 4, may: Use::ReadWrite },
+    field!(waiting, Read),
+    field!(vectors, Read),
+    field!(crossed, Constant),
+    field!(ring, Constant),
+    field!(syscall_ok, Read),
+    field!(ac_ok, Read),
+    field!(syscall_target, Read),
+    field!(syscall_kept, Read),
+    field!(syscall_selectors, Read),
+    field!(scratch, ReadWrite),
+];
+
+/// Whether `size` bytes from an offset on may be used so.
+pub(super) fn allows(offset: usize, size: usize, wanted: Use) -> bool {
+    let end = offset.saturating_add(size);
+    FIELDS.iter().any(|field| {
+        let inside = field.start <= offset && end <= field.start.saturating_add(field.len);
+        inside && (field.may == wanted || field.may == Use::ReadWrite && wanted == Use::Read)
+    })
+}
+
+/// Whether the engine believes what code writes there.
+pub(super) fn is_believed(offset: usize) -> bool {
+    allows(offset, 4, Use::Constant)
+}
+
+/// A table in the state block, of 8-byte entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    Tags(Tags),
+    Hosts,
+    Addends,
+    Rips(usize),
+    Codes(usize),
+}
+
+impl Table {
+    pub(super) fn entries(self) -> usize {
+        match self {
+            Self::Tags(_) | Self::Hosts | Self::Addends => TLB_ENTRIES,
+            Self::Rips(_) | Self::Codes(_) => JUMP_ENTRIES,
+        }
+    }
+}
+
+/// The table of a block's that an offset lies in, and the offset in it. Inline TLBs of other
+/// classes are none of a block's.
+pub(super) fn table(offset: usize, class: usize) -> Option<(Table, usize)> {
+    let own = [
+        (Table::Tags(Tags::Read), at::read_tags(class)),
+        (Table::Tags(Tags::Write), at::write_tags(class)),
+        (Table::Hosts, at::hosts(class)),
+        (Table::Addends, at::addends(class)),
+    ];
+    let jumps = (0..CLASSES).flat_map(|class| {
+        [(Table::Rips(class), at::jump_rips(class)), (Table::Codes(class), at::jump_codes(class))]
+    });
+    own.into_iter().chain(jumps).find_map(|(table, start)| {
+        let within = offset.checked_sub(start)?;
+        (within < table.entries().wrapping_mul(8)).then_some((table, within))
+    })
+}
+
+/// What has to be known where code goes on in another class.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Told {
+    /// The engine will be told of this ring.
+    Ring(u32),
+    /// AC in `Hot::rflags`.
+    Ac(bool),
+}
+
+/// A way from a class to another one.
+pub(super) struct Crossing {
+    from: TlbClass,
+    to: TlbClass,
+    /// The field that was compared with zero.
+    pub(super) permitted_by: usize,
+    pub(super) told: Told,
+}
+
+const CROSSINGS: &[Crossing] = {
+    use TlbClass::{Supervisor, SupervisorAc, User};
+    const fn ring(from: TlbClass, to: TlbClass, ring: u32) -> Crossing {
+        Crossing { from, to, permitted_by: at::SYSCALL_OK, told: Told::Ring(ring) }
+    }
+    const fn ac(from: TlbClass, to: TlbClass, ac: bool) -> Crossing {
+        Crossing { from, to, permitted_by: at::AC_OK, told: Told::Ac(ac) }
+    }
+    &[
+        ring(User, Supervisor, 0),
+        ring(Supervisor, User, 3),
+        ring(SupervisorAc, User, 3),
+        ac(Supervisor, SupervisorAc, true),
+        ac(SupervisorAc, Supervisor, false),
+    ]
+};
+
+/// The ways out of a class.
+pub(super) fn crossings(from: usize) -> impl Iterator<Item = &'static Crossing> {
+    CROSSINGS.iter().filter(move |crossing| crossing.from as usize == from)
+}
+
+impl Crossing {
+    pub(super) fn leads_to(&self, class: usize) -> bool {
+        self.to as usize == class
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_alone_may_touch_is_not_allowed() {
+        for offset in [at::HOST_RSP, at::VECTOR, at::ENTRY, at::HOST_MXCSR, at::reg(0)] {
+            assert!(!allows(offset, 4, Use::Read), "{offset}");
+            assert!(!allows(offset, 4, Use::ReadWrite), "{offset}");
+        }
+        assert!(!allows(at::read_tags(0), 8, Use::Read));
+    }
+
+    #[test]
+    fn an_access_may_not_reach_beyond_its_field() {
+        assert!(allows(at::homed(15), 8, Use::ReadWrite));
+        assert!(!allows(at::homed(15) + 1, 8, Use::ReadWrite) || at::FLAGS == at::homed(15) + 8);
+        assert!(!allows(at::WAITING, 4, Use::ReadWrite) && allows(at::WAITING, 4, Use::Read));
+        assert!(!allows(at::SITE, 4, Use::ReadWrite) && allows(at::SITE, 4, Use::Constant));
+    }
+
+    #[test]
+    fn the_tlb_of_another_class_is_no_table_and_jumps_of_any_class_are() {
+        assert_eq!(table(at::read_tags(1), 1), Some((Table::Tags(Tags::Read), 0)));
+        assert_eq!(table(at::read_tags(0), 1), None);
+        assert_eq!(table(at::jump_codes(0) + 16, 1), Some((Table::Codes(0), 16)));
+    }
+}

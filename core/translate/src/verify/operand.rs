@@ -1,0 +1,217 @@
+//! What an instruction reaches in memory: part of the state block, or guest memory by an address
+//! that was checked. Anything else is a violation.
+
+use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
+
+use super::Why;
+use super::allowed::StringUse;
+use super::fields::{Table, Use, allows, table};
+use super::state::{Fact, Run, State, Sum, Tags, Value};
+use crate::asm::reg;
+
+/// The register's number, as [`State`] has it.
+pub(super) fn slot(register: Register) -> u8 {
+    register.full_register().number() as u8
+}
+
+/// Which entry of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// By a register.
+    Of(Value),
+    Number(usize),
+}
+
+/// What an explicit operand turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Nowhere,
+    Field { offset: usize, size: usize, writes: bool },
+    Element(Table, Entry),
+    Guest,
+}
+
+/// An access: how many bytes, and whether it writes.
+#[derive(Clone, Copy)]
+struct Access {
+    size: usize,
+    writes: bool,
+}
+
+pub(super) fn writes(access: OpAccess) -> bool {
+    use OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
+    matches!(access, Write | CondWrite | ReadWrite | ReadCondWrite)
+}
+
+/// Finds out what `instruction` reaches, which is no string instruction; `used` is all the memory
+/// that it uses.
+pub(super) fn reached(
+    state: &State,
+    instruction: &Instruction,
+    used: &[UsedMemory],
+    class: usize,
+) -> Result<Place, Why> {
+    let memory = match used {
+        [] => return Ok(Place::Nowhere),
+        [memory] => memory,
+        _ => return Err(Why::Operand),
+    };
+    let explicit = instruction.op_kinds().any(|kind| kind == OpKind::Memory)
+        && memory.base() == instruction.memory_base()
+        && memory.index() == instruction.memory_index()
+        && memory.displacement() == instruction.memory_displacement64();
+    let size = memory.memory_size().size();
+    if !explicit || size == 0 {
+        return Err(Why::Operand);
+    }
+    let access = Access { size, writes: writes(memory.access()) };
+    if memory.base() == Register::RSP {
+        return in_state_block(state, instruction, access, class);
+    }
+    bit_offset_is_small(state, instruction, access)?;
+    guest(state, memory, access)?;
+    Ok(Place::Guest)
+}
+
+/// `[rsp + offset]`, or `[rsp + register*8 + table]`.
+fn in_state_block(
+    state: &State,
+    instruction: &Instruction,
+    access: Access,
+    class: usize,
+) -> Result<Place, Why> {
+    let Access { size, writes } = access;
+    let displacement = instruction.memory_displacement64();
+    let offset = i32::try_from(displacement as i64).map_err(|_| Why::StateBlock)?;
+    let offset = usize::try_from(offset).map_err(|_| Why::StateBlock)?;
+    let found = table(offset, class);
+    let index = instruction.memory_index();
+    if index == Register::None {
+        let Some((table, within)) = found else {
+            return field(instruction, offset, access);
+        };
+        let whole = within % 8 == 0 && size == 8 && !writes;
+        return if whole {
+            Ok(Place::Element(table, Entry::Number(within / 8)))
+        } else {
+            Err(Why::Table)
+        };
+    }
+    let Some((table, 0)) = found else { return Err(Why::Table) };
+    let value = state.value(slot(index));
+    let bounded = value.bound().is_some_and(|bound| bound < table.entries() as u64);
+    if bounded && instruction.memory_index_scale() == 8 && size == 8 && !writes {
+        Ok(Place::Element(table, Entry::Of(value)))
+    } else {
+        Err(Why::Table)
+    }
+}
+
+fn field(instruction: &Instruction, offset: usize, access: Access) -> Result<Place, Why> {
+    let Access { size, writes } = access;
+    let place = Place::Field { offset, size, writes };
+    if allows(offset, size, if writes { Use::ReadWrite } else { Use::Read }) {
+        return Ok(place);
+    }
+    let constant = instruction.code() == iced_x86::Code::Mov_rm32_imm32;
+    if constant && allows(offset, size, Use::Constant) {
+        return Ok(place);
+    }
+    Err(Why::StateBlock)
+}
+
+/// The bit tests with a bit offset in a register reach as far as that says.
+fn bit_offset_is_small(
+    state: &State,
+    instruction: &Instruction,
+    access: Access,
+) -> Result<(), Why> {
+    use Mnemonic::{Bt, Btc, Btr, Bts};
+    let by_register = matches!(instruction.mnemonic(), Bt | Btc | Btr | Bts)
+        && instruction.op1_kind() == OpKind::Register;
+    if !by_register {
+        return Ok(());
+    }
+    let bits = (access.size as u64).saturating_mul(8);
+    let bound = state.value(slot(instruction.op1_register())).bound();
+    if bound.is_some_and(|bound| bound < bits) { Ok(()) } else { Err(Why::BitOffset) }
+}
+
+/// An operand in guest memory: an address in a page plus that page's addend.
+fn guest(state: &State, memory: &UsedMemory, access: Access) -> Result<(), Why> {
+    let value =
+        |register: Register| (register != Register::None).then(|| state.value(slot(register)));
+    let index = match (memory.index(), memory.scale()) {
+        (Register::None, _) => None,
+        (index, 1) => value(index),
+        _ => return Err(Why::Unchecked),
+    };
+    let sum = match (value(memory.base()), index) {
+        (Some(a), Some(b)) => add(a, b),
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    };
+    let Some(Value::Host { at, page }) = sum else { return Err(Why::Unchecked) };
+    if is_checked(state, at.plus(memory.displacement()), page, access) {
+        Ok(())
+    } else {
+        Err(Why::Unchecked)
+    }
+}
+
+/// Whether an access at `at` lies in what was checked of the page of `page`.
+fn is_checked(state: &State, at: Sum, page: Sum, access: Access) -> bool {
+    let Some(behind) = at.behind(page) else { return false };
+    let Some(end) = behind.checked_add(access.size as u64) else { return false };
+    state.any(|fact| match fact {
+        Fact::Checked { of, tags, size, .. } => {
+            of == page && end <= size && (tags == Tags::Write || !access.writes)
+        }
+        _ => false,
+    })
+}
+
+/// The sum of two values.
+pub(super) fn add(a: Value, b: Value) -> Option<Value> {
+    Some(match (a, b) {
+        (Value::Number(at), Value::Addend { of: page })
+        | (Value::Addend { of: page }, Value::Number(at)) => Value::Host { at, page },
+        (Value::Number(a), Value::Number(b)) => match (a.known(), b.known()) {
+            (_, Some(b)) => Value::Number(a.plus(b)),
+            (Some(a), _) => Value::Number(b.plus(a)),
+            (None, None) => return None,
+        },
+        (Value::Host { at, page }, Value::Number(more))
+        | (Value::Number(more), Value::Host { at, page }) => {
+            Value::Host { at: at.plus(more.known()?), page }
+        }
+        _ => return None,
+    })
+}
+
+/// A string instruction: RCX elements at the host addresses in RDI and, maybe, RSI, upwards,
+/// because nothing that may stand in a block sets DF.
+pub(super) fn string(state: &State, used: StringUse) -> Result<(), Why> {
+    const RCX: u8 = 1;
+    const RSI: u8 = 6;
+    const RDI: u8 = 7;
+    let Value::Number(count) = state.value(RCX) else { return Err(Why::Unchecked) };
+    let within = |register: u8, writes: bool| {
+        let Value::Host { at, page } = state.value(register) else { return false };
+        let run = |tags| Fact::Within(Run { of: page, tags, count, scale: used.size });
+        at == page && (state.has(run(Tags::Write)) || !writes && state.has(run(Tags::Read)))
+    };
+    if within(RDI, true) && (!used.copies || within(RSI, false)) {
+        Ok(())
+    } else {
+        Err(Why::Unchecked)
+    }
+}
+
+/// R9 is where an address is checked, R10 where its index stands: the engine relies on it.
+pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
+    match (state.value(reg::R9), state.value(reg::R10)) {
+        (Value::Distance { of, tags }, Value::TlbIndex(index)) if of == index => Some((of, tags)),
+        _ => None,
+    }
+}

@@ -1,0 +1,365 @@
+//! What instructions do to what is known: a table by mnemonic. Where it has nothing, a register
+//! that is written holds a number that nobody knows.
+
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+
+use super::fields::Table;
+use super::operand::{Entry, Place, add as sum, slot};
+use super::state::{Compared, Fact, Run, SCRATCH, State, Sum, Value};
+use crate::layout::{JUMP_ENTRIES, JUMP_SHIFT, TLB_ENTRIES, at, jump_index};
+use kasane_spec_x86::flags;
+
+/// An instruction with what it reaches, before it is done.
+pub(super) struct Step<'a> {
+    pub(super) state: &'a State,
+    pub(super) instruction: &'a Instruction,
+    pub(super) place: Place,
+}
+
+/// The new value of the first operand; `None` if nothing is known of it.
+type Rule = fn(&Step<'_>) -> Option<Value>;
+
+/// Rules for instructions that change no register but their first operand.
+const RULES: &[(Mnemonic, Rule)] = &[
+    (Mnemonic::Mov, moved),
+    (Mnemonic::Lea, address),
+    (Mnemonic::Bextr, field_of_bits),
+    (Mnemonic::Add, added),
+    (Mnemonic::Sub, subtracted),
+    (Mnemonic::And, masked),
+    (Mnemonic::Shr, shifted),
+    (Mnemonic::Xor, combined),
+];
+
+impl Step<'_> {
+    /// What the first operand becomes, if there is a rule for it.
+    pub(super) fn result(&self) -> Option<Value> {
+        let mnemonic = self.instruction.mnemonic();
+        let (_, rule) = RULES.iter().find(|(name, _)| *name == mnemonic)?;
+        rule(self)
+    }
+    /// Whether it writes to all of a register with 64 bits (8) or with 32, the others zero (4).
+    fn width(&self) -> Option<usize> {
+        match self.instruction.op0_kind() {
+            OpKind::Register => {
+                Some(self.instruction.op0_register().size()).filter(|size| *size >= 4)
+            }
+            _ => None,
+        }
+    }
+    fn is_wide(&self) -> bool {
+        self.width() == Some(8)
+    }
+    /// The value of all of an operand's register, or of a constant, or of the scratch word.
+    fn operand(&self, n: u32) -> Option<Value> {
+        match self.instruction.op_kind(n) {
+            OpKind::Register => {
+                let register = self.instruction.op_register(n);
+                (register.is_gpr64() || register.is_gpr32())
+                    .then(|| self.state.value(slot(register)))
+            }
+            OpKind::Memory => match self.place {
+                Place::Field { offset: at::SCRATCH, size: 8, .. } => {
+                    Some(self.state.value(SCRATCH))
+                }
+                _ => None,
+            },
+            kind if is_constant(kind) => {
+                Some(Value::Number(Sum::constant(self.instruction.immediate(n))))
+            }
+            _ => None,
+        }
+    }
+    fn constant(&self, n: u32) -> Option<u64> {
+        is_constant(self.instruction.op_kind(n)).then(|| self.instruction.immediate(n))
+    }
+    fn number(&self, n: u32) -> Option<Sum> {
+        match self.operand(n)? {
+            Value::Number(sum) => Some(sum),
+            _ => None,
+        }
+    }
+    /// The table that the second operand lies in, with the address whose TLB index selects the
+    /// entry.
+    fn tlb_entry(&self) -> Option<(Table, Sum)> {
+        match self.place {
+            Place::Element(table, Entry::Of(Value::TlbIndex(of))) => Some((table, of)),
+            _ => None,
+        }
+    }
+    /// The TLB holds the page of this address.
+    fn is_held(&self, wanted: Sum) -> bool {
+        self.state.any(|fact| match fact {
+            Fact::Checked { of, held, .. } => of == wanted && held,
+            _ => false,
+        })
+    }
+}
+
+fn is_constant(kind: OpKind) -> bool {
+    use OpKind::{
+        Immediate8, Immediate8to32, Immediate8to64, Immediate16, Immediate32, Immediate32to64,
+        Immediate64,
+    };
+    matches!(
+        kind,
+        Immediate8
+            | Immediate8to32
+            | Immediate8to64
+            | Immediate16
+            | Immediate32
+            | Immediate32to64
+            | Immediate64
+    )
+}
+
+/// MOV copies; out of the tables it takes addends and entries.
+fn moved(step: &Step<'_>) -> Option<Value> {
+    let width = step.width()?;
+    if let Place::Element(table, entry) = step.place {
+        return match (table, entry) {
+            (Table::Addends, Entry::Of(Value::TlbIndex(of))) if step.is_held(of) => {
+                Some(Value::Addend { of })
+            }
+            (Table::Codes(class), entry) => {
+                is_present(step.state, class, entry).then_some(Value::Entry { class })
+            }
+            _ => None,
+        };
+    }
+    let value = step.operand(1)?;
+    if width == 8 {
+        return Some(value);
+    }
+    match value {
+        Value::Number(sum) => Some(match sum.known() {
+            Some(known) => Value::Number(Sum::constant(known & 0xFFFF_FFFF)),
+            None => Value::Low(sum),
+        }),
+        _ => Some(Value::AtMost(value.bound()?.min(0xFFFF_FFFF))),
+    }
+}
+
+/// Whether a jump table was found to have the target that an entry is for.
+pub(super) fn is_present(state: &State, class: usize, entry: Entry) -> bool {
+    match entry {
+        Entry::Of(Value::JumpIndex(of)) => state.has(Fact::Present { class, of }),
+        Entry::Of(_) => false,
+        Entry::Number(n) => state.any(|fact| match fact {
+            Fact::Present { class: other, of } => {
+                other == class && of.known().is_some_and(|target| jump_index(target) == n)
+            }
+            _ => false,
+        }),
+    }
+}
+
+/// LEA: an address with a constant added, or the end of a run of elements.
+fn address(step: &Step<'_>) -> Option<Value> {
+    if !step.is_wide() {
+        return None;
+    }
+    let instruction = step.instruction;
+    let more = instruction.memory_displacement64();
+    let value =
+        |register: Register| (register != Register::None).then(|| step.state.value(slot(register)));
+    let (base, index) = (value(instruction.memory_base()), value(instruction.memory_index()));
+    let scale = instruction.memory_index_scale();
+    let plus_more = |value: Value| sum(value, Value::Number(Sum::constant(more)));
+    match (base, index) {
+        (Some(Value::Distance { of, tags }), Some(Value::Number(count))) if more == 0 => {
+            let run = Run { of, tags, count, scale };
+            fits(step.state, run).then_some(Value::End(run))
+        }
+        (Some(base), None) => plus_more(base),
+        (Some(base), Some(index)) if scale == 1 => sum(base, index).and_then(plus_more),
+        _ => None,
+    }
+}
+
+/// Whether the end of a run can be computed without an overflow: it begins in its page, and there
+/// are not too many elements.
+fn fits(state: &State, run: Run) -> bool {
+    const ENOUGH: u64 = 1 << 32;
+    let begins = state.any(|fact| match fact {
+        Fact::Checked { of, tags, .. } => of == run.of && tags == run.tags,
+        _ => false,
+    });
+    begins
+        && state.any(|fact| match fact {
+            Fact::AtMost { of, bound } => of == run.count && bound <= ENOUGH,
+            _ => false,
+        })
+}
+
+/// BEXTR with a known control takes a field of bits; that of 12 on is a TLB index.
+fn field_of_bits(step: &Step<'_>) -> Option<Value> {
+    let control = step.number(2)?.known()?;
+    let (start, len) = (control & 0xFF, control >> 8 & 0xFF);
+    if !step.is_wide() || len >= 64 {
+        return None;
+    }
+    match step.number(1) {
+        Some(of) if start == 12 && 1u64 << len == TLB_ENTRIES as u64 => Some(Value::TlbIndex(of)),
+        _ => Some(Value::AtMost((1u64 << len).wrapping_sub(1))),
+    }
+}
+
+/// ADD of a host address to the distance from its page, of an addend to an address, of constants.
+fn added(step: &Step<'_>) -> Option<Value> {
+    if !step.is_wide() {
+        return None;
+    }
+    let first = step.operand(0)?;
+    if let Some((table, index)) = step.tlb_entry() {
+        return match (first, table) {
+            (Value::Distance { of, tags }, Table::Hosts) if of == index => {
+                // The distance is one from its own page if the check with these tags was passed.
+                let checked = step.state.any(|fact| match fact {
+                    Fact::Checked { of: other, tags: by, held, .. } => {
+                        other == of && by == tags && held
+                    }
+                    _ => false,
+                });
+                checked.then_some(Value::Host { at: of, page: of })
+            }
+            _ => None,
+        };
+    }
+    sum(first, step.operand(1)?)
+}
+
+/// SUB of a tag, or of a constant.
+fn subtracted(step: &Step<'_>) -> Option<Value> {
+    if !step.is_wide() {
+        return None;
+    }
+    let first = step.operand(0)?;
+    match (step.tlb_entry(), first) {
+        (Some((Table::Tags(tags), index)), Value::Number(of)) if of == index => {
+            Some(Value::Distance { of, tags })
+        }
+        (Some(_), _) => None,
+        (None, first) => {
+            let less = step.constant(1)?.wrapping_neg();
+            sum(first, Value::Number(Sum::constant(less)))
+        }
+    }
+}
+
+/// AND with a constant, which is the most that it can give.
+fn masked(step: &Step<'_>) -> Option<Value> {
+    let width = step.width()?;
+    let mask = step.constant(1)?;
+    let mask = if width == 4 { mask & 0xFFFF_FFFF } else { mask };
+    match step.operand(0) {
+        Some(Value::Mixed(of)) if mask == JUMP_ENTRIES.wrapping_sub(1) as u64 => {
+            Some(Value::JumpIndex(of))
+        }
+        _ => Some(Value::AtMost(mask)),
+    }
+}
+
+/// SHR in the jump tables' hash.
+fn shifted(step: &Step<'_>) -> Option<Value> {
+    match (step.width()?, step.operand(0)?, step.constant(1)?) {
+        (4, Value::Low(of), by) if by == u64::from(JUMP_SHIFT) => Some(Value::Shifted(of)),
+        _ => None,
+    }
+}
+
+/// XOR in the jump tables' hash.
+fn combined(step: &Step<'_>) -> Option<Value> {
+    match (step.width()?, step.operand(0)?, step.operand(1)?) {
+        (4, Value::Shifted(of), Value::Number(other)) if of == other => Some(Value::Mixed(of)),
+        _ => None,
+    }
+}
+
+// --- flags -----------------------------------------------------------------------------------
+
+/// What the host's flags tell behind an instruction that changes them.
+pub(super) fn compared(step: &Step<'_>) -> Compared {
+    if step.instruction.mnemonic() != Mnemonic::Cmp {
+        return Compared::Nothing;
+    }
+    let found = match step.place {
+        Place::Element(Table::Rips(class), entry) => step.number(0).and_then(|of| {
+            let own = match entry {
+                Entry::Of(value) => value == Value::JumpIndex(of),
+                Entry::Number(n) => of.known().is_some_and(|target| jump_index(target) == n),
+            };
+            let first = step.instruction.op0_kind() == OpKind::Register;
+            (own && first).then_some(Compared::Target { class, of })
+        }),
+        Place::Field { offset, size: 4, .. } => {
+            (step.constant(1) == Some(0)).then_some(Compared::Zero { field: offset })
+        }
+        _ if step.is_wide() => {
+            step.operand(0).and_then(|value| Some(Compared::With(value, step.constant(1)?)))
+        }
+        _ => None,
+    };
+    found.unwrap_or(Compared::Nothing)
+}
+
+/// What is known of a table is known only by these rules: an instruction that takes an entry in
+/// another way is not.
+pub(super) fn takes_entry(step: &Step<'_>, result: Option<Value>) -> bool {
+    match step.instruction.mnemonic() {
+        Mnemonic::Cmp => compared(step) != Compared::Nothing,
+        Mnemonic::Jmp => true, // see `ways`
+        _ => result.is_some(),
+    }
+}
+
+// --- the state block -------------------------------------------------------------------------
+
+/// What is stored in a field, as far as it is followed.
+pub(super) fn stored(step: &Step<'_>) -> Option<Value> {
+    let is_move = step.instruction.mnemonic() == Mnemonic::Mov;
+    is_move.then(|| step.operand(1)).flatten()
+}
+
+/// `instruction`, which stands at `at`, writes `size` bytes at an offset in the state block; a MOV
+/// writes `stored`.
+pub(super) fn write_field(
+    state: &mut State,
+    instruction: &Instruction,
+    (offset, size): (usize, usize),
+    stored: Option<Value>,
+    at: u32,
+) {
+    let end = offset.saturating_add(size);
+    let reaches = |field: usize, len: usize| offset < field.saturating_add(len) && field < end;
+    // Facts are about 32 bits, which may begin before this.
+    state.forget_fields(offset.saturating_sub(3), end);
+    if reaches(at::SCRATCH, 8) {
+        match stored.filter(|_| (offset, size) == (at::SCRATCH, 8)) {
+            Some(value) => state.set(SCRATCH, value),
+            None => state.define(at, SCRATCH),
+        }
+    }
+    if reaches(at::RFLAGS, 4) {
+        write_rflags(state, instruction, offset);
+    }
+    if instruction.code() == Code::Mov_rm32_imm32 {
+        state.learn(Fact::Holds { field: offset, value: instruction.immediate32() });
+    }
+}
+
+/// Follows AC.
+fn write_rflags(state: &mut State, instruction: &Instruction, offset: usize) {
+    let mask = is_constant(instruction.op1_kind()).then(|| instruction.immediate(1));
+    let ac = match (instruction.mnemonic(), mask) {
+        _ if offset != at::RFLAGS => None,
+        (Mnemonic::Or, Some(mask)) if mask & flags::AC != 0 => Some(true),
+        (Mnemonic::And, Some(mask)) if mask & flags::AC == 0 => Some(false),
+        (Mnemonic::Or | Mnemonic::And, Some(_)) => return, // left as it is
+        _ => None,
+    };
+    state.forget_ac();
+    if let Some(ac) = ac {
+        state.learn(Fact::Ac(ac));
+    }
+}

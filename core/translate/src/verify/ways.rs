@@ -1,0 +1,179 @@
+//! Where code goes: jumps inside the block, the ways out of it, and the ways back in.
+
+use alloc::vec::Vec;
+
+use iced_x86::{Code, ConditionCode, Instruction, OpKind};
+
+use super::fields::{Table, Told, crossings};
+use super::operand::{Place, refused, slot};
+use super::rules::is_present;
+use super::state::{Compared, Fact, State, Tags, Value};
+use super::{Block, Why};
+use crate::asm::reg;
+use crate::layout::at;
+use crate::sites::{SITE_BYTES, Site};
+
+/// Where an instruction goes, with what is known there.
+#[derive(Default)]
+pub(super) struct Ways {
+    /// The instruction behind it.
+    pub(super) next: Option<State>,
+    /// Places in the block, by their offset in the arena.
+    pub(super) jumps: Vec<(u32, State)>,
+}
+
+pub(super) fn ways(
+    block: &Block<'_>,
+    state: State,
+    instruction: &Instruction,
+    place: Place,
+) -> Result<Ways, Why> {
+    match instruction.code() {
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => direct(block, state, instruction),
+        Code::Jmp_rm64 => {
+            if may_go(&state, block.class, instruction, place) {
+                Ok(Ways::default())
+            } else {
+                Err(Why::Target)
+            }
+        }
+        _ if instruction.op0_kind() == OpKind::NearBranch64 => {
+            let (taken, next) = decided(&state, instruction.condition_code());
+            let jumps = Vec::from([(inside(block, instruction)?, taken)]);
+            Ok(Ways { next: Some(next), jumps })
+        }
+        _ => Ok(Ways { next: Some(state), jumps: Vec::new() }),
+    }
+}
+
+/// The target of a jump, if it lies in the block.
+pub(super) fn inside(block: &Block<'_>, instruction: &Instruction) -> Result<u32, Why> {
+    u32::try_from(instruction.near_branch64())
+        .ok()
+        .filter(|target| block.range().contains(target))
+        .ok_or(Why::Target)
+}
+
+fn direct(block: &Block<'_>, state: State, instruction: &Instruction) -> Result<Ways, Why> {
+    let target = instruction.near_branch64();
+    let exits = [block.stubs.exit, block.stubs.exit_host_flags];
+    if exits.into_iter().any(|exit| u64::from(exit) == target) {
+        let jumps = leave(block, state, instruction.ip() as u32)?.into_iter().collect();
+        return Ok(Ways { next: None, jumps });
+    }
+    Ok(Ways { next: None, jumps: Vec::from([(inside(block, instruction)?, state)]) })
+}
+
+/// Out to the engine, which reads the site, and maybe back in. `at`: the jump's place.
+fn leave(block: &Block<'_>, mut state: State, at: u32) -> Result<Option<(u32, State)>, Why> {
+    let site = state.held(at::SITE).and_then(|place| block.site(place)).ok_or(Why::Site)?;
+    let Site::Access { retry, write, .. } = site else { return Ok(None) };
+    // The engine finds the address again by these two registers.
+    let (of, tags) = refused(&state).ok_or(Why::Retry)?;
+    if *write != (tags == Tags::Write) {
+        return Err(Why::Retry);
+    }
+    state.set(reg::R9, Value::Number(of));
+    state.after_fill(at);
+    state.define(at, reg::R10);
+    Ok(Some((*retry, state)))
+}
+
+impl Block<'_> {
+    /// The site that code names by its place in the arena.
+    fn site(&self, place: u32) -> Option<&Site<u32>> {
+        let behind = place.checked_sub(self.range().end.checked_next_multiple_of(8)?)? as usize;
+        (behind % SITE_BYTES == 0).then(|| self.sites.get(behind / SITE_BYTES)).flatten()
+    }
+}
+
+// --- jumps to other blocks ---------------------------------------------------------------------
+
+/// Whether an indirect jump goes to a block's entry, of a class that it may go to.
+fn may_go(state: &State, class: usize, instruction: &Instruction, place: Place) -> bool {
+    let to = match (instruction.op0_kind(), place) {
+        (OpKind::Register, _) => match state.value(slot(instruction.op0_register())) {
+            Value::Entry { class } => class,
+            _ => return false,
+        },
+        (_, Place::Element(Table::Codes(class), entry)) if is_present(state, class, entry) => class,
+        _ => return false,
+    };
+    let allowed = |told: Told| match told {
+        Told::Ring(ring) => {
+            state.held(at::RING) == Some(ring) && state.held(at::CROSSED) == Some(1)
+        }
+        Told::Ac(ac) => state.has(Fact::Ac(ac)),
+    };
+    to == class
+        || crossings(class).any(|crossing| {
+            crossing.leads_to(to)
+                && state.has(Fact::NotZero { field: crossing.permitted_by })
+                && allowed(crossing.told)
+        })
+}
+
+/// Whether a constant may be written to a field that the engine believes.
+pub(super) fn may_tell(state: &State, class: usize, field: usize, value: u32) -> bool {
+    let to_ring = |ring: u32| {
+        crossings(class).any(|crossing| {
+            state.has(Fact::NotZero { field: crossing.permitted_by })
+                && matches!(crossing.told, Told::Ring(told) if told == ring)
+        })
+    };
+    match field {
+        at::SITE => true, // it matters when code is left
+        at::RING => to_ring(value),
+        at::CROSSED => value == 1 && state.held(at::RING).is_some_and(to_ring),
+        _ => false,
+    }
+}
+
+// --- conditions --------------------------------------------------------------------------------
+
+/// What is known if a jump is taken, and if it is not.
+fn decided(state: &State, condition: ConditionCode) -> (State, State) {
+    let (mut taken, mut next) = (state.clone(), state.clone());
+    match state.compared {
+        Compared::Nothing => {}
+        Compared::With(value, with) => match condition {
+            ConditionCode::a => at_most(&mut next, value, with),
+            ConditionCode::be => at_most(&mut taken, value, with),
+            ConditionCode::ae => less_than(&mut next, value, with),
+            ConditionCode::b => less_than(&mut taken, value, with),
+            _ => {}
+        },
+        Compared::Target { class, of } => match condition {
+            ConditionCode::e => taken.learn(Fact::Present { class, of }),
+            ConditionCode::ne => next.learn(Fact::Present { class, of }),
+            _ => {}
+        },
+        Compared::Zero { field } => match condition {
+            ConditionCode::e => next.learn(Fact::NotZero { field }),
+            ConditionCode::ne => taken.learn(Fact::NotZero { field }),
+            _ => {}
+        },
+    }
+    (taken, next)
+}
+
+fn less_than(state: &mut State, value: Value, bound: u64) {
+    if let Some(bound) = bound.checked_sub(1) {
+        at_most(state, value, bound);
+    }
+}
+
+/// A value turned out to be not more than this.
+fn at_most(state: &mut State, value: Value, bound: u64) {
+    const PAGE: u64 = 4096;
+    match value {
+        Value::Number(of) => state.learn(Fact::AtMost { of, bound }),
+        // So the tag is the page's: no other page's distance is that small.
+        Value::Distance { of, tags } if bound < PAGE => {
+            let size = PAGE.saturating_sub(bound);
+            state.learn(Fact::Checked { of, tags, size, held: true });
+        }
+        Value::End(run) if bound <= PAGE => state.learn(Fact::Within(run)),
+        _ => {}
+    }
+}
