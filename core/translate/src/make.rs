@@ -16,7 +16,7 @@ use crate::engine::Translated;
 use crate::guest::{Analyst, Guest, Kind};
 use crate::live::{self, Page};
 use crate::mode::{Mode, linear};
-use crate::verify::{Block, Dump, Vectors, Verifier};
+use crate::verify::{Block, Dump, Verifier};
 
 /// Guest instructions in a block at most.
 const BLOCK_INSTRUCTIONS: usize = 48;
@@ -197,16 +197,12 @@ impl Translated {
         }
         let block = Block {
             code: &translated.code,
-            at: cache.next(),
+            at,
             host_entry: translated.host_entry,
             sites: &translated.sites,
             stubs: self.shared.stubs,
-            class: key.mode.class(),
-            vectors: match (key.mode.runs_vectors(false), key.mode.runs_vectors(true)) {
-                (_, true) => Vectors::Avx,
-                (true, false) => Vectors::Sse,
-                (false, false) => Vectors::None,
-            },
+            slots: &cache.slots,
+            mode: key.mode,
         };
         if !self.maker.approves(&block) {
             self.counters.refused_by_verifier = self.counters.refused_by_verifier.wrapping_add(1);

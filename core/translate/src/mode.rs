@@ -87,6 +87,12 @@ impl Mode {
         Some(Self(mode))
     }
 
+    /// By the bits in the module's table.
+    #[cfg(test)]
+    pub(crate) fn of_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// Whether a sensitive instruction can be done in place.
     pub(crate) fn takes(self, system: System) -> bool {
         let ring0 = self.class() != TlbClass::User as usize;

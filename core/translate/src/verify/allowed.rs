@@ -171,8 +171,8 @@ const GENERAL: &[&[Mnemonic]] = {
         &[Cmovnp, Cmovns, Cmovo, Cmovp, Cmovs],
         &[Seta, Setae, Setb, Setbe, Sete, Setg, Setge, Setl, Setle, Setne, Setno, Setnp, Setns],
         &[Seto, Setp, Sets],
-        // Order and hints.
-        &[Nop, Pause, Lfence, Mfence, Sfence],
+        // Order, hints, time.
+        &[Nop, Pause, Lfence, Mfence, Sfence, Rdtsc],
     ]
 };
 
@@ -227,7 +227,7 @@ mod tests {
             (&[0xE3, 0x00], Why::Instruction),                      // jrcxz
             (&[0xE2, 0x00], Why::Instruction),                      // loop
             (&[0x0F, 0xA2], Why::Instruction),                      // cpuid
-            (&[0x0F, 0x31], Why::Instruction),                      // rdtsc
+            (&[0x0F, 0x01, 0xF9], Why::Instruction),                // rdtscp
             (&[0x0F, 0x01, 0xD0], Why::Instruction),                // xgetbv
             (&[0x0F, 0x01, 0x00], Why::Instruction),                // sgdt [rax]
             (&[0x0F, 0x20, 0xC0], Why::Register),                   // mov rax, cr0

@@ -10,7 +10,7 @@ use kasane_cpu::Seg;
 use kasane_memory::TlbClass;
 
 use super::state::Tags;
-use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, TLB_ENTRIES, at};
+use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, SLOTS, TLB_ENTRIES, at};
 
 /// What code may do to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +42,19 @@ macro_rules! field {
 const FIELDS: &[Field] = &[
     field!(homed, ReadWrite),
     field!(flags, ReadWrite),
-    field!(count, ReadWrite),
+    field!(counts, ReadWrite),
     field!(site, Constant),
     field!(segment_base, Read),
-    Field { start: at::segment_base(Seg::Gs), len: 8, may: Use::ReadWrite }, // SWAPGS
+    // SWAPGS, WRFSBASE, WRGSBASE.
+    Field { start: at::segment_base(Seg::Fs), len: 8, may: Use::ReadWrite },
+    Field { start: at::segment_base(Seg::Gs), len: 8, may: Use::ReadWrite },
     field!(segment_limit, Read),
     field!(kernel_gs, ReadWrite),
     field!(rflags, ReadWrite),
+    field!(tsc_multiplier, Read),
+    field!(tsc_offset, Read),
+    field!(tsc_aux, Read),
+    field!(control, Read),
     field!(selectors, Read),
     // CS and SS, by SYSCALL and SYSRET.
     Field { start: at::selector(Seg::Cs as u8), len: 4, may: Use::ReadWrite },
@@ -78,40 +84,56 @@ pub(super) fn is_believed(offset: usize) -> bool {
     allows(offset, 4, Use::Constant)
 }
 
-/// A table in the state block, of 8-byte entries.
+/// A table in the state block, of words of 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     Tags(Tags),
     Hosts,
     Addends,
+    /// Of a jump table, by class: the addresses, and their code.
     Rips(usize),
     Codes(usize),
+    Slots,
+}
+
+/// Where a table is: its first word, bytes from one word to the next, how many.
+struct Span {
+    start: usize,
+    stride: usize,
+    entries: usize,
 }
 
 impl Table {
-    pub(super) fn entries(self) -> usize {
-        match self {
-            Self::Tags(_) | Self::Hosts | Self::Addends => TLB_ENTRIES,
-            Self::Rips(_) | Self::Codes(_) => JUMP_ENTRIES,
-        }
+    fn span(self, class: usize) -> Span {
+        let (start, stride, entries) = match self {
+            Self::Tags(Tags::Read) => (at::read_tags(class), 8, TLB_ENTRIES),
+            Self::Tags(Tags::Write) => (at::write_tags(class), 8, TLB_ENTRIES),
+            Self::Hosts => (at::hosts(class), 8, TLB_ENTRIES),
+            Self::Addends => (at::addends(class), 8, TLB_ENTRIES),
+            Self::Rips(of) => (at::jump_rips(of), 16, JUMP_ENTRIES),
+            Self::Codes(of) => (at::jump_codes(of), 16, JUMP_ENTRIES),
+            Self::Slots => (at::slot(0), 8, SLOTS),
+        };
+        Span { start, stride, entries }
     }
 }
 
-/// The table of a block's that an offset lies in, and the offset in it. Inline TLBs of other
-/// classes are none of a block's.
+/// The table that a block of a class finds at an offset, and the number of the entry. Inline TLBs
+/// of other classes are none of a block's.
 pub(super) fn table(offset: usize, class: usize) -> Option<(Table, usize)> {
-    let own = [
-        (Table::Tags(Tags::Read), at::read_tags(class)),
-        (Table::Tags(Tags::Write), at::write_tags(class)),
-        (Table::Hosts, at::hosts(class)),
-        (Table::Addends, at::addends(class)),
+    let fixed = [
+        Table::Tags(Tags::Read),
+        Table::Tags(Tags::Write),
+        Table::Hosts,
+        Table::Addends,
+        Table::Slots,
     ];
-    let jumps = (0..CLASSES).flat_map(|class| {
-        [(Table::Rips(class), at::jump_rips(class)), (Table::Codes(class), at::jump_codes(class))]
-    });
-    own.into_iter().chain(jumps).find_map(|(table, start)| {
+    let jumps = (0..CLASSES).flat_map(|class| [Table::Rips(class), Table::Codes(class)]);
+    fixed.into_iter().chain(jumps).find_map(|table| {
+        let Span { start, stride, entries } = table.span(class);
         let within = offset.checked_sub(start)?;
-        (within < table.entries().wrapping_mul(8)).then_some((table, within))
+        let number = within / stride;
+        (within % stride == 0 && number < entries).then_some((table, number))
     })
 }
 
@@ -186,6 +208,9 @@ mod tests {
     fn the_tlb_of_another_class_is_no_table_and_jumps_of_any_class_are() {
         assert_eq!(table(at::read_tags(1), 1), Some((Table::Tags(Tags::Read), 0)));
         assert_eq!(table(at::read_tags(0), 1), None);
-        assert_eq!(table(at::jump_codes(0) + 16, 1), Some((Table::Codes(0), 16)));
+        assert_eq!(table(at::jump_codes(0) + 32, 1), Some((Table::Codes(0), 2)));
+        assert_eq!(table(at::jump_codes(0) + 4, 1), None);
+        assert_eq!(table(at::slot(3), 1), Some((Table::Slots, 3)));
+        assert_eq!(table(at::slot(SLOTS as u32), 1), None);
     }
 }

@@ -90,7 +90,9 @@ use core::ops::Range;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpKind};
 
 use crate::asm::reg;
+use crate::mode::Mode;
 use crate::sites::Site;
+use crate::slots::Numbers;
 use crate::stubs::Stubs;
 use operand::Place;
 use rules::Step;
@@ -98,7 +100,7 @@ use state::State;
 
 /// Which of the guest's vector registers are in the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Vectors {
+enum Vectors {
     None,
     /// XMM, MXCSR.
     Sse,
@@ -116,15 +118,25 @@ pub(crate) struct Block<'a> {
     /// They will stand behind the code, from the next multiple of 8 on.
     pub(crate) sites: &'a [Site<u32>],
     pub(crate) stubs: Stubs,
-    /// Privilege class of its accesses.
-    pub(crate) class: usize,
-    pub(crate) vectors: Vectors,
+    pub(crate) slots: &'a Numbers,
+    pub(crate) mode: Mode,
 }
 
 impl Block<'_> {
     /// Offsets in the arena.
     fn range(&self) -> Range<u32> {
         self.at..self.at.saturating_add(self.code.len() as u32)
+    }
+    /// Privilege class of its accesses.
+    fn class(&self) -> usize {
+        self.mode.class()
+    }
+    fn vectors(&self) -> Vectors {
+        match (self.mode.runs_vectors(false), self.mode.runs_vectors(true)) {
+            (_, true) => Vectors::Avx,
+            (true, false) => Vectors::Sse,
+            (false, false) => Vectors::None,
+        }
     }
 }
 
@@ -195,7 +207,7 @@ pub(crate) struct Dump<'a>(pub(crate) &'a Block<'a>, pub(crate) &'a Violation);
 impl fmt::Display for Dump<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(block, violation) = self;
-        writeln!(f, "{violation}; class {}, {:?}", block.class, block.vectors)?;
+        writeln!(f, "{violation}; {:?}", block.mode)?;
         let mut decoder = Decoder::new(64, block.code, DecoderOptions::NONE);
         while decoder.can_decode() {
             let instruction = decoder.decode();
@@ -244,7 +256,7 @@ fn decode(block: &Block<'_>) -> Result<Vec<Instruction>, Violation> {
         let begin = decoder.position();
         let instruction = decoder.decode();
         let bytes = block.code.get(begin..decoder.position()).unwrap_or_default();
-        allowed::judge(&instruction, bytes, block.vectors)
+        allowed::judge(&instruction, bytes, block.vectors())
             .map_err(|why| violation(block, &instruction, why))?;
         instructions.push(instruction);
     }
@@ -368,7 +380,7 @@ impl Proof<'_> {
     /// One instruction: what it reaches, what it changes, where it goes.
     fn step(&mut self, mut state: State, instruction: &Instruction) -> Result<ways::Ways, Why> {
         let at = instruction.ip() as u32;
-        let class = self.block.class;
+        let class = self.block.class();
         let info = self.factory.info(instruction);
         let place = match allowed::string(instruction) {
             Some(used) => operand::string(&state, used).map(|()| Place::Guest)?,

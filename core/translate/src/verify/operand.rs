@@ -8,6 +8,7 @@ use super::allowed::StringUse;
 use super::fields::{Table, Use, allows, table};
 use super::state::{Fact, Run, State, Sum, Tags, Value};
 use crate::asm::reg;
+use crate::layout::tlb_index;
 
 /// The register's number, as [`State`] has it.
 pub(super) fn slot(register: Register) -> u8 {
@@ -17,8 +18,8 @@ pub(super) fn slot(register: Register) -> u8 {
 /// Which entry of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// By a register.
-    Of(Value),
+    /// Selected by an address's TLB index, or by the hash of one with this lower half.
+    Of(Sum),
     Number(usize),
 }
 
@@ -65,10 +66,10 @@ pub(super) fn reached(
         return Err(Why::Operand);
     }
     let access = Access { size, writes: writes(memory.access()) };
+    bit_offset_is_small(state, instruction, access)?;
     if memory.base() == Register::RSP {
         return in_state_block(state, instruction, access, class);
     }
-    bit_offset_is_small(state, instruction, access)?;
     guest(state, memory, access)?;
     Ok(Place::Guest)
 }
@@ -86,25 +87,22 @@ fn in_state_block(
     let offset = usize::try_from(offset).map_err(|_| Why::StateBlock)?;
     let found = table(offset, class);
     let index = instruction.memory_index();
-    if index == Register::None {
-        let Some((table, within)) = found else {
-            return field(instruction, offset, access);
-        };
-        let whole = within % 8 == 0 && size == 8 && !writes;
-        return if whole {
-            Ok(Place::Element(table, Entry::Number(within / 8)))
-        } else {
-            Err(Why::Table)
-        };
+    if index == Register::None && found.is_none() {
+        return field(instruction, offset, access);
     }
-    let Some((table, 0)) = found else { return Err(Why::Table) };
-    let value = state.value(slot(index));
-    let bounded = value.bound().is_some_and(|bound| bound < table.entries() as u64);
-    if bounded && instruction.memory_index_scale() == 8 && size == 8 && !writes {
-        Ok(Place::Element(table, Entry::Of(value)))
+    let (table, number) = found.ok_or(Why::Table)?;
+    let entry = if index == Register::None {
+        Entry::Number(number)
     } else {
-        Err(Why::Table)
-    }
+        let by_tlb = matches!(table, Table::Tags(_) | Table::Hosts | Table::Addends);
+        let by_hash = matches!(table, Table::Rips(_) | Table::Codes(_));
+        match (state.value(slot(index)), instruction.memory_index_scale()) {
+            (Value::TlbIndex(of), 8) if by_tlb && number == 0 => Entry::Of(of),
+            (Value::JumpOffset(low), 1) if by_hash && number == 0 => Entry::Of(low),
+            _ => return Err(Why::Table),
+        }
+    };
+    if size == 8 && !writes { Ok(Place::Element(table, entry)) } else { Err(Why::Table) }
 }
 
 fn field(instruction: &Instruction, offset: usize, access: Access) -> Result<Place, Why> {
@@ -208,10 +206,21 @@ pub(super) fn string(state: &State, used: StringUse) -> Result<(), Why> {
     }
 }
 
-/// R9 is where an address is checked, R10 where its index stands: the engine relies on it.
-pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
-    match (state.value(reg::R9), state.value(reg::R10)) {
-        (Value::Distance { of, tags }, Value::TlbIndex(index)) if of == index => Some((of, tags)),
-        _ => None,
+/// Whether this entry of an inline TLB is the one that an address selects.
+pub(super) fn selects(entry: Entry, address: Sum) -> bool {
+    match entry {
+        Entry::Of(other) => other == address,
+        Entry::Number(n) => address.known().is_some_and(|known| tlb_index(known) == n),
     }
+}
+
+/// The address that the engine finds in R9 and R10 if its check was not passed, and by which tags.
+pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
+    let Value::Distance { of, tags } = state.value(reg::R9) else { return None };
+    let entry = match state.value(reg::R10) {
+        Value::TlbIndex(index) => Entry::Of(index),
+        Value::Number(sum) => Entry::Number(usize::try_from(sum.known()?).ok()?),
+        _ => return None,
+    };
+    selects(entry, of).then_some((of, tags))
 }

@@ -4,10 +4,15 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::fields::Table;
-use super::operand::{Entry, Place, add as sum, slot};
+use super::operand::{Entry, Place, add as sum, selects, slot};
 use super::state::{Compared, Fact, Run, SCRATCH, State, Sum, Value};
-use crate::layout::{JUMP_ENTRIES, JUMP_SHIFT, TLB_ENTRIES, at, jump_index};
+use crate::layout::{JUMP_MASK, TLB_ENTRIES, at, jump_index};
 use kasane_spec_x86::flags;
+
+/// The lower half of a register.
+const LOW: u64 = 0xFFFF_FFFF;
+/// How far the jump tables' hash shifts an address ([`jump_index`]).
+const JUMP_SHIFT: u64 = 4;
 
 /// An instruction with what it reaches, before it is done.
 pub(super) struct Step<'a> {
@@ -27,7 +32,7 @@ const RULES: &[(Mnemonic, Rule)] = &[
     (Mnemonic::Add, added),
     (Mnemonic::Sub, subtracted),
     (Mnemonic::And, masked),
-    (Mnemonic::Shr, shifted),
+    (Mnemonic::Shl, shifted),
     (Mnemonic::Xor, combined),
 ];
 
@@ -79,11 +84,10 @@ impl Step<'_> {
             _ => None,
         }
     }
-    /// The table that the second operand lies in, with the address whose TLB index selects the
-    /// entry.
-    fn tlb_entry(&self) -> Option<(Table, Sum)> {
+    /// The table's entry that an operand is.
+    fn element(&self) -> Option<(Table, Entry)> {
         match self.place {
-            Place::Element(table, Entry::Of(Value::TlbIndex(of))) => Some((table, of)),
+            Place::Element(table, entry) => Some((table, entry)),
             _ => None,
         }
     }
@@ -116,11 +120,9 @@ fn is_constant(kind: OpKind) -> bool {
 /// MOV copies; out of the tables it takes addends and entries.
 fn moved(step: &Step<'_>) -> Option<Value> {
     let width = step.width()?;
-    if let Place::Element(table, entry) = step.place {
-        return match (table, entry) {
-            (Table::Addends, Entry::Of(Value::TlbIndex(of))) if step.is_held(of) => {
-                Some(Value::Addend { of })
-            }
+    if let Some(element) = step.element() {
+        return match element {
+            (Table::Addends, Entry::Of(of)) if step.is_held(of) => Some(Value::Addend { of }),
             (Table::Codes(class), entry) => {
                 is_present(step.state, class, entry).then_some(Value::Entry { class })
             }
@@ -132,19 +134,18 @@ fn moved(step: &Step<'_>) -> Option<Value> {
         return Some(value);
     }
     match value {
-        Value::Number(sum) => Some(match sum.known() {
-            Some(known) => Value::Number(Sum::constant(known & 0xFFFF_FFFF)),
-            None => Value::Low(sum),
-        }),
-        _ => Some(Value::AtMost(value.bound()?.min(0xFFFF_FFFF))),
+        Value::Number(sum) => Some(Value::Number(sum.low()?)),
+        _ => Some(Value::AtMost(value.bound()?.min(LOW))),
     }
 }
 
 /// Whether a jump table was found to have the target that an entry is for.
 pub(super) fn is_present(state: &State, class: usize, entry: Entry) -> bool {
     match entry {
-        Entry::Of(Value::JumpIndex(of)) => state.has(Fact::Present { class, of }),
-        Entry::Of(_) => false,
+        Entry::Of(low) => state.any(|fact| match fact {
+            Fact::Present { class: other, of } => other == class && of.low() == Some(low),
+            _ => false,
+        }),
         Entry::Number(n) => state.any(|fact| match fact {
             Fact::Present { class: other, of } => {
                 other == class && of.known().is_some_and(|target| jump_index(target) == n)
@@ -211,9 +212,9 @@ fn added(step: &Step<'_>) -> Option<Value> {
         return None;
     }
     let first = step.operand(0)?;
-    if let Some((table, index)) = step.tlb_entry() {
+    if let Some((table, entry)) = step.element() {
         return match (first, table) {
-            (Value::Distance { of, tags }, Table::Hosts) if of == index => {
+            (Value::Distance { of, tags }, Table::Hosts) if selects(entry, of) => {
                 // The distance is one from its own page if the check with these tags was passed.
                 let checked = step.state.any(|fact| match fact {
                     Fact::Checked { of: other, tags: by, held, .. } => {
@@ -235,8 +236,8 @@ fn subtracted(step: &Step<'_>) -> Option<Value> {
         return None;
     }
     let first = step.operand(0)?;
-    match (step.tlb_entry(), first) {
-        (Some((Table::Tags(tags), index)), Value::Number(of)) if of == index => {
+    match (step.element(), first) {
+        (Some((Table::Tags(tags), entry)), Value::Number(of)) if selects(entry, of) => {
             Some(Value::Distance { of, tags })
         }
         (Some(_), _) => None,
@@ -251,19 +252,17 @@ fn subtracted(step: &Step<'_>) -> Option<Value> {
 fn masked(step: &Step<'_>) -> Option<Value> {
     let width = step.width()?;
     let mask = step.constant(1)?;
-    let mask = if width == 4 { mask & 0xFFFF_FFFF } else { mask };
+    let mask = if width == 4 { mask & LOW } else { mask };
     match step.operand(0) {
-        Some(Value::Mixed(of)) if mask == JUMP_ENTRIES.wrapping_sub(1) as u64 => {
-            Some(Value::JumpIndex(of))
-        }
+        Some(Value::Mixed(low)) if mask == u64::from(JUMP_MASK) => Some(Value::JumpOffset(low)),
         _ => Some(Value::AtMost(mask)),
     }
 }
 
-/// SHR in the jump tables' hash.
+/// SHL in the jump tables' hash.
 fn shifted(step: &Step<'_>) -> Option<Value> {
     match (step.width()?, step.operand(0)?, step.constant(1)?) {
-        (4, Value::Low(of), by) if by == u64::from(JUMP_SHIFT) => Some(Value::Shifted(of)),
+        (4, Value::Number(of), JUMP_SHIFT) => Some(Value::Shifted(of.low()?)),
         _ => None,
     }
 }
@@ -271,7 +270,9 @@ fn shifted(step: &Step<'_>) -> Option<Value> {
 /// XOR in the jump tables' hash.
 fn combined(step: &Step<'_>) -> Option<Value> {
     match (step.width()?, step.operand(0)?, step.operand(1)?) {
-        (4, Value::Shifted(of), Value::Number(other)) if of == other => Some(Value::Mixed(of)),
+        (4, Value::Shifted(low), Value::Number(other)) if other.low() == Some(low) => {
+            Some(Value::Mixed(low))
+        }
         _ => None,
     }
 }
@@ -286,7 +287,7 @@ pub(super) fn compared(step: &Step<'_>) -> Compared {
     let found = match step.place {
         Place::Element(Table::Rips(class), entry) => step.number(0).and_then(|of| {
             let own = match entry {
-                Entry::Of(value) => value == Value::JumpIndex(of),
+                Entry::Of(low) => of.low() == Some(low),
                 Entry::Number(n) => of.known().is_some_and(|target| jump_index(target) == n),
             };
             let first = step.instruction.op0_kind() == OpKind::Register;
@@ -295,12 +296,19 @@ pub(super) fn compared(step: &Step<'_>) -> Compared {
         Place::Field { offset, size: 4, .. } => {
             (step.constant(1) == Some(0)).then_some(Compared::Zero { field: offset })
         }
-        _ if step.is_wide() => {
-            step.operand(0).and_then(|value| Some(Compared::With(value, step.constant(1)?)))
-        }
-        _ => None,
+        _ => of_register(step),
     };
     found.unwrap_or(Compared::Nothing)
+}
+
+/// A register, or its lower half, with a constant.
+fn of_register(step: &Step<'_>) -> Option<Compared> {
+    let (value, with) = (step.operand(0)?, step.constant(1)?);
+    match (step.width()?, value) {
+        (8, _) => Some(Compared::With(value, with)),
+        (_, Value::Number(sum)) => Some(Compared::With(Value::Number(sum.low()?), with & LOW)),
+        _ => None,
+    }
 }
 
 /// What is known of a table is known only by these rules: an instruction that takes an entry in

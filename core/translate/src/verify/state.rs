@@ -25,32 +25,52 @@ pub(super) struct Symbol {
     met: bool,
 }
 
-/// A symbol and a constant, or a constant alone, modulo 2⁶⁴.
+/// A symbol; or, with `cut`, the lower half of a symbol and that constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Term {
+    symbol: Symbol,
+    cut: Option<u32>,
+}
+
+/// A term and a constant, or a constant alone, modulo 2⁶⁴.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sum {
-    symbol: Option<Symbol>,
+    term: Option<Term>,
     constant: u64,
 }
 
 impl Sum {
     pub(super) fn constant(constant: u64) -> Self {
-        Self { symbol: None, constant }
+        Self { term: None, constant }
     }
     fn of(symbol: Symbol) -> Self {
-        Self { symbol: Some(symbol), constant: 0 }
+        Self { term: Some(Term { symbol, cut: None }), constant: 0 }
+    }
+    /// Its lower half, zero-extended; `None` if that can't be said.
+    pub(super) fn low(self) -> Option<Self> {
+        let Some(term) = self.term else {
+            return Some(Self::constant(self.constant & 0xFFFF_FFFF));
+        };
+        match term.cut {
+            None => {
+                let cut = Some(self.constant as u32);
+                Some(Self { term: Some(Term { cut, ..term }), constant: 0 })
+            }
+            Some(_) => (self.constant == 0).then_some(self),
+        }
     }
     pub(super) fn plus(self, more: u64) -> Self {
         Self { constant: self.constant.wrapping_add(more), ..self }
     }
     /// How far it is behind another, if that is known.
     pub(super) fn behind(self, other: Self) -> Option<u64> {
-        (self.symbol == other.symbol).then(|| self.constant.wrapping_sub(other.constant))
+        (self.term == other.term).then(|| self.constant.wrapping_sub(other.constant))
     }
     pub(super) fn known(self) -> Option<u64> {
-        self.symbol.is_none().then_some(self.constant)
+        self.term.is_none().then_some(self.constant)
     }
     fn mentions(self, symbol: Symbol) -> bool {
-        self.symbol == Some(symbol)
+        self.term.is_some_and(|term| term.symbol == symbol)
     }
 }
 
@@ -76,12 +96,12 @@ pub(super) enum Value {
     Number(Sum),
     /// It is not more than this.
     AtMost(u64),
-    /// Steps of the jump tables' hash: the lower half, that shifted, both combined.
-    Low(Sum),
+    /// Steps of the jump tables' hash of an address with this lower half: that shifted, both
+    /// combined.
     Shifted(Sum),
     Mixed(Sum),
-    /// The hash itself.
-    JumpIndex(Sum),
+    /// The hash itself, which is an entry's offset.
+    JumpOffset(Sum),
     TlbIndex(Sum),
     /// An address less the tag that its TLB index selects.
     Distance {
@@ -108,12 +128,9 @@ pub(super) enum Value {
 impl Value {
     /// It is not more than this.
     pub(super) fn bound(self) -> Option<u64> {
-        use crate::layout::{JUMP_ENTRIES, TLB_ENTRIES};
         match self {
             Self::Number(sum) => sum.known(),
             Self::AtMost(bound) => Some(bound),
-            Self::JumpIndex(_) => Some(JUMP_ENTRIES.wrapping_sub(1) as u64),
-            Self::TlbIndex(_) => Some(TLB_ENTRIES.wrapping_sub(1) as u64),
             _ => None,
         }
     }
@@ -121,10 +138,9 @@ impl Value {
         match self {
             Self::AtMost(_) | Self::Entry { .. } => false,
             Self::Number(of)
-            | Self::Low(of)
             | Self::Shifted(of)
             | Self::Mixed(of)
-            | Self::JumpIndex(of)
+            | Self::JumpOffset(of)
             | Self::TlbIndex(of)
             | Self::Distance { of, .. }
             | Self::Addend { of } => of.mentions(symbol),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use iced_x86::{Code, ConditionCode, Instruction, OpKind};
 
 use super::fields::{Table, Told, crossings};
-use super::operand::{Place, refused, slot};
+use super::operand::{Entry, Place, refused, slot};
 use super::rules::is_present;
 use super::state::{Compared, Fact, State, Tags, Value};
 use super::{Block, Why};
@@ -31,7 +31,7 @@ pub(super) fn ways(
     match instruction.code() {
         Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => direct(block, state, instruction),
         Code::Jmp_rm64 => {
-            if may_go(&state, block.class, instruction, place) {
+            if may_go(block, &state, instruction, place) {
                 Ok(Ways::default())
             } else {
                 Err(Why::Target)
@@ -90,13 +90,15 @@ impl Block<'_> {
 // --- jumps to other blocks ---------------------------------------------------------------------
 
 /// Whether an indirect jump goes to a block's entry, of a class that it may go to.
-fn may_go(state: &State, class: usize, instruction: &Instruction, place: Place) -> bool {
+fn may_go(block: &Block<'_>, state: &State, instruction: &Instruction, place: Place) -> bool {
+    let class = block.class();
     let to = match (instruction.op0_kind(), place) {
         (OpKind::Register, _) => match state.value(slot(instruction.op0_register())) {
             Value::Entry { class } => class,
             _ => return false,
         },
         (_, Place::Element(Table::Codes(class), entry)) if is_present(state, class, entry) => class,
+        (_, Place::Element(Table::Slots, Entry::Number(n))) if is_slot(block, state, n) => class,
         _ => return false,
     };
     let allowed = |told: Told| match told {
@@ -105,12 +107,23 @@ fn may_go(state: &State, class: usize, instruction: &Instruction, place: Place) 
         }
         Told::Ac(ac) => state.has(Fact::Ac(ac)),
     };
-    to == class
+    to == class && state.held(at::CROSSED).is_none()
         || crossings(class).any(|crossing| {
             crossing.leads_to(to)
                 && state.has(Fact::NotZero { field: crossing.permitted_by })
                 && allowed(crossing.told)
         })
+}
+
+/// Whether a slot is one for code of the block's mode, and the engine will be told its number if it
+/// is empty.
+fn is_slot(block: &Block<'_>, state: &State, n: usize) -> bool {
+    let Value::Number(number) = state.value(reg::R9) else { return false };
+    let told = number.known() == Some(n as u64);
+    told && u32::try_from(n)
+        .ok()
+        .and_then(|n| block.slots.target(n))
+        .is_some_and(|target| target.mode == block.mode)
 }
 
 /// Whether a constant may be written to a field that the engine believes.
