@@ -41,8 +41,8 @@
 //! The inline TLB's check, with what is known behind each instruction (V is whatever address):
 //! ```text
 //!     lea   r9, [rbx + 8]                   ; r9 = rbx + 8            Number, call it V
-//!     mov   r10d, TLB_INDEX                 ; r10 = TLB_INDEX         Number
-//!     bextr r10, r9, r10                    ; r10 = index of V        TlbIndex
+//!     rorx  r10d, r9d, 12                   ; r10 = page of V, ..     Rotated
+//!     and   r10d, TLB_MASK                  ; r10 = index of V        TlbIndex
 //!     sub   r9, [rsp + r10*8 + tags]        ; r9 = V - tag            Distance
 //!     cmp   r9, 4096 - size                 ; Compared::With
 //!     ja    slow                            ; next: `size` bytes from V on are fine: Checked

@@ -6,7 +6,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use super::fields::Table;
 use super::operand::{Entry, Place, add as sum, selects, slot};
 use super::state::{Compared, Fact, Run, SCRATCH, State, Sum, Value};
-use crate::layout::{JUMP_MASK, TLB_ENTRIES, at, jump_index};
+use crate::layout::{JUMP_MASK, TLB_MASK, at, jump_index};
 use kasane_spec_x86::flags;
 
 /// The lower half of a register.
@@ -28,7 +28,7 @@ type Rule = fn(&Step<'_>) -> Option<Value>;
 const RULES: &[(Mnemonic, Rule)] = &[
     (Mnemonic::Mov, moved),
     (Mnemonic::Lea, address),
-    (Mnemonic::Bextr, field_of_bits),
+    (Mnemonic::Rorx, rotated),
     (Mnemonic::Add, added),
     (Mnemonic::Sub, subtracted),
     (Mnemonic::And, masked),
@@ -193,16 +193,11 @@ fn fits(state: &State, run: Run) -> bool {
         })
 }
 
-/// BEXTR with a known control takes a field of bits; that of 12 on is a TLB index.
-fn field_of_bits(step: &Step<'_>) -> Option<Value> {
-    let control = step.number(2)?.known()?;
-    let (start, len) = (control & 0xFF, control >> 8 & 0xFF);
-    if !step.is_wide() || len >= 64 {
-        return None;
-    }
-    match step.number(1) {
-        Some(of) if start == 12 && 1u64 << len == TLB_ENTRIES as u64 => Some(Value::TlbIndex(of)),
-        _ => Some(Value::AtMost((1u64 << len).wrapping_sub(1))),
+/// RORX puts the number of an address's page into the lowest 20 bits, which is the TLB's hash.
+fn rotated(step: &Step<'_>) -> Option<Value> {
+    match (step.width()?, step.number(1)?, step.constant(2)?) {
+        (4, of, 12) => Some(Value::Rotated(of)),
+        _ => None,
     }
 }
 
@@ -255,6 +250,7 @@ fn masked(step: &Step<'_>) -> Option<Value> {
     let mask = if width == 4 { mask & LOW } else { mask };
     match step.operand(0) {
         Some(Value::Mixed(low)) if mask == u64::from(JUMP_MASK) => Some(Value::JumpOffset(low)),
+        Some(Value::Rotated(of)) if mask == u64::from(TLB_MASK) => Some(Value::TlbIndex(of)),
         _ => Some(Value::AtMost(mask)),
     }
 }

@@ -102,6 +102,8 @@ pub(super) enum Value {
     Mixed(Sum),
     /// The hash itself, which is an entry's offset.
     JumpOffset(Sum),
+    /// The lower half of an address, rotated so that the page's number is lowest.
+    Rotated(Sum),
     TlbIndex(Sum),
     /// An address less the tag that its TLB index selects.
     Distance {
@@ -141,6 +143,7 @@ impl Value {
             | Self::Shifted(of)
             | Self::Mixed(of)
             | Self::JumpOffset(of)
+            | Self::Rotated(of)
             | Self::TlbIndex(of)
             | Self::Distance { of, .. }
             | Self::Addend { of } => of.mentions(symbol),

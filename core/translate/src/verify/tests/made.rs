@@ -2,7 +2,7 @@
 
 use super::{Made, USER, Why};
 use crate::asm::{Asm, Condition, Mem, reg};
-use crate::layout::{TLB_INDEX, at};
+use crate::layout::{TLB_MASK, at};
 
 const RBX: u8 = 3;
 const RCX: u8 = 1;
@@ -13,8 +13,9 @@ const CLASS: usize = 1;
 fn checked(size: i32, before: impl FnOnce(&mut Asm), behind: impl FnOnce(&mut Asm)) -> Made {
     let mut asm = Asm::default();
     asm.mov(reg::R9, RBX);
-    asm.mov_imm(reg::R10, TLB_INDEX);
-    asm.bytes(&[0xC4, 0x42, 0xA8, 0xF7, 0xD1]); // bextr r10, r9, r10
+    asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, 12]); // rorx r10d, r9d, 12
+    asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, imm32
+    asm.bytes(&TLB_MASK.to_le_bytes());
     before(&mut asm);
     asm.op_mem(true, &[0x2B], reg::R9, Mem::table(at::read_tags(CLASS), reg::R10)); // sub
     asm.cmp_imm(reg::R9, 4096 - size);

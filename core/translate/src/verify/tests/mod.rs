@@ -3,6 +3,7 @@
 mod emitted;
 mod made;
 mod mutants;
+mod strays;
 
 use alloc::string::String;
 use alloc::vec::Vec;
