@@ -11,7 +11,7 @@ use super::state::{Compared, Fact, State, Tags, Value};
 use super::{Block, Why};
 use crate::asm::reg;
 use crate::layout::at;
-use crate::sites::{SITE_BYTES, Site};
+use crate::sites::Site;
 
 /// Where an instruction goes, with what is known there.
 #[derive(Default)]
@@ -82,8 +82,12 @@ fn leave(block: &Block<'_>, mut state: State, at: u32) -> Result<Option<(u32, St
 impl Block<'_> {
     /// The site that code names by its place in the arena.
     fn site(&self, place: u32) -> Option<&Site<u32>> {
-        let behind = place.checked_sub(self.range().end.checked_next_multiple_of(8)?)? as usize;
-        (behind % SITE_BYTES == 0).then(|| self.sites.get(behind / SITE_BYTES)).flatten()
+        let mut at = self.range().end.checked_next_multiple_of(8)?;
+        self.sites.iter().find(|site| {
+            let here = at;
+            at = at.wrapping_add(site.len() as u32);
+            here == place
+        })
     }
 }
 
