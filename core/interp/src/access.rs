@@ -249,7 +249,7 @@ impl Cpu {
     }
 
     #[cold]
-    fn linear_checked(
+    pub(crate) fn linear_checked(
         &mut self,
         seg: Seg,
         offset: u64,

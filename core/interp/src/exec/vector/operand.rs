@@ -52,8 +52,8 @@ impl Cpu {
         ea.wrapping_add(more)
     }
 
-    /// Checks that the end of an operand that is accessed in parts is as canonical as its
-    /// beginning.
+    /// Checks that the end of an operand that is read in parts is as canonical as its beginning,
+    /// and in the segment: that comes before the faults of pages.
     #[inline(always)]
     pub(super) fn check_end(&mut self, op: &Op, ea: u64, len: u64) -> Result<(), Stop> {
         if self.code64() {
@@ -63,6 +63,8 @@ impl Cpu {
             if (va ^ end) >> 47 != 0 && !Self::canonical(end) {
                 return Err(self.segment_fault(op.mem.seg));
             }
+        } else if self.mode.plain.get(op.mem.seg as usize).copied().unwrap_or(0) & 1 == 0 {
+            self.linear_checked(op.mem.seg, ea, len, Access::Read)?;
         }
         Ok(())
     }

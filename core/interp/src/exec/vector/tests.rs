@@ -272,3 +272,18 @@ fn without_a_host_an_arithmetic_instruction_is_missing() {
     assert_eq!(it.step().unwrap_err().vector, UD);
     assert_eq!(it.cpu.missing.values().sum::<u64>(), 1);
 }
+
+#[test]
+fn the_limit_of_a_segment_counts_for_a_whole_operand_before_its_pages() {
+    const UNMAPPED: u64 = 4 << 20;
+    let load = |limit: u32| {
+        fault_with(VMOVDQU_LOAD, |it| {
+            it.cpu.state.cs.access = 0xC09B; // 32-bit code in long mode
+            it.cpu.state.ds.limit = limit;
+            it.cpu.set_reg(Gpr::Rbx, UNMAPPED);
+            it.cpu.refresh_mode();
+        })
+    };
+    assert_eq!(load(UNMAPPED as u32 + 15), Some(GP));
+    assert_eq!(load(u32::MAX), Some(PF));
+}
