@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use iced_x86::Instruction;
+use kasane_cpu::EngineFault;
 
 use crate::cpu::{Cpu, Stop};
 use crate::op::Op;
@@ -24,6 +25,8 @@ pub enum Ran {
     Again,
     /// An instruction that it had the interpreter do stopped before it was done.
     Stopped(Stop),
+    /// It found that it is wrong itself: see [`Accelerator::fault`].
+    Failed,
 }
 
 /// Runs guest code on a processor between two of the interpreter's looks around.
@@ -33,6 +36,10 @@ pub trait Accelerator: Send {
     /// Who has to know of pages that become code.
     fn followers(&self) -> Option<Arc<dyn CodeFollowers>> {
         None
+    }
+    /// Why it failed; the guest can't go on.
+    fn fault(&mut self) -> EngineFault {
+        EngineFault { message: String::new() }
     }
     /// What it counted, by name.
     fn counts(&self) -> Vec<(String, u64)> {

@@ -2,7 +2,7 @@
 
 use kasane_cpu::paging::{Access, Marking, Privilege, Translation};
 use kasane_cpu::{AccessSize, Exit, Seg};
-use kasane_memory::{Fill, GuestMemory, Scalar, SlotKind, Stored, TlbClass};
+use kasane_memory::{Fill, GuestMemory, MarkedMemory, Scalar, SlotKind, Stored, TlbClass};
 use kasane_spec_x86::descriptor::access as rights;
 use kasane_spec_x86::vector;
 
@@ -379,14 +379,23 @@ impl Cpu {
         class: TlbClass,
     ) -> Result<Translation, Stop> {
         let context = self.paging();
-        let walk = context.walk(self.tlb.memory(), va, access, privilege(class), Marking::Set);
+        let recorded = self.tlb.is_recorded();
+        let walk = if recorded {
+            let memory = MarkedMemory::new(self.tlb.memory());
+            let walk = context.walk(&memory, va, access, privilege(class), Marking::Set);
+            let marks = memory.into_marks();
+            self.tlb.note_marks(&marks);
+            walk
+        } else {
+            context.walk(self.tlb.memory(), va, access, privilege(class), Marking::Set)
+        };
         match walk {
             Ok(found) => {
                 if found.gpa & !OFFSET != self.apic.mmio_page() {
                     let fill = Fill {
                         gpa: found.gpa,
                         read: found.readable,
-                        write: found.writable,
+                        write: found.writable && (!recorded || access == Access::Write),
                         exec: found.executable,
                         global: found.global,
                         page_bits: found.page_bits,
@@ -518,6 +527,7 @@ impl Cpu {
         let len = T::SIZE;
         let bytes = value.widen().to_le_bytes();
         let in_apic = gpa & !OFFSET == self.apic.mmio_page();
+        self.tlb.about_to_write(gpa);
         if !in_apic
             && let Some(part) = bytes.get(..len)
             && self.tlb.memory().write(gpa, part).is_ok()

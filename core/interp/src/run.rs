@@ -45,6 +45,7 @@ pub struct InterpVcpu {
     /// After a stop at a breakpoint: run this instruction without stopping again.
     skip_breakpoint: bool,
     accelerator: Option<Box<dyn Accelerator>>,
+    failed: Option<EngineFault>,
 }
 
 impl InterpVcpu {
@@ -59,6 +60,7 @@ impl InterpVcpu {
             a20_mask,
             skip_breakpoint: false,
             accelerator: None,
+            failed: None,
         }
     }
     pub(crate) fn accelerated(mut cpu: Cpu, accelerator: Option<Box<dyn Accelerator>>) -> Self {
@@ -248,6 +250,10 @@ impl InterpVcpu {
                 Ran::Again => return self.after_instruction(false),
                 Ran::Stopped(stop) => return self.stopped(stop),
                 Ran::One | Ran::OneThenAround => most = 1,
+                Ran::Failed => {
+                    self.failed = Some(accelerator.fault());
+                    return Some(Exit::Kicked); // which nobody sees
+                }
             }
         }
         let block = match self.cache.find(&mut self.cpu) {
@@ -436,7 +442,7 @@ impl Vcpu for InterpVcpu {
         exclusive.enter(self.cpu.index, || barrier.relax());
         let exit = self.run_guest(entry);
         exclusive.leave(self.cpu.index);
-        Ok(exit)
+        self.failed.take().map_or(Ok(exit), Err)
     }
     fn read(&mut self, set: StateSet, state: &mut CpuState) {
         if set.contains(StateSet::PLATFORM) {

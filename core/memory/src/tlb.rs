@@ -20,6 +20,7 @@ use core::ptr::null_mut;
 
 use crate::follow::{Flushed, HostPage};
 use crate::ram::{Ram, copy_bytes, fill_bytes};
+use crate::record::Recorder;
 use crate::scalar::Scalar;
 use crate::slot::{PageState, SlotKind, SlotList};
 
@@ -183,6 +184,7 @@ pub struct SoftTlb {
     flushed: Flushed,
     /// How much of each slot's code log was told.
     told: Vec<u64>,
+    pub(crate) recorder: Option<Box<Recorder>>,
 }
 
 // SAFETY: the pointers go into slots that `list` keeps alive, which are Send + Sync.
@@ -203,6 +205,7 @@ impl SoftTlb {
             generation,
             flushed: Flushed::All,
             told: Vec::new(),
+            recorder: None,
         }
     }
     /// The memory below, without a lock, for page walks.
@@ -359,6 +362,9 @@ impl SoftTlb {
             state.mark_dirty();
         }
         let page = va & !OFFSET;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.filled(&self.list, (class, page), gpa, write);
+        }
         let tag = |allowed: bool| if allowed { page } else { NONE };
         let entry = TlbEntry {
             read: tag(fill.read),
@@ -418,6 +424,24 @@ impl SoftTlb {
             } else if bits > 12 {
                 self.large.insert(page, bits);
             }
+        }
+    }
+}
+
+/// For records of what is written.
+impl SoftTlb {
+    /// The page at `va` can't be written until it is entered again.
+    pub(crate) fn refuse_writes(&mut self, class: TlbClass, va: u64) {
+        let entry = self.entries.get_mut(Self::index(class, va));
+        if let Some(entry) = entry.filter(|entry| entry.write == va) {
+            entry.write = NONE;
+        }
+    }
+    /// Forgets the page at `va` in one class.
+    pub(crate) fn forget_entry(&mut self, class: TlbClass, va: u64) {
+        let entry = self.entries.get_mut(Self::index(class, va));
+        if let Some(entry) = entry.filter(|entry| entry.page() == Some(va)) {
+            *entry = EMPTY;
         }
     }
 }
