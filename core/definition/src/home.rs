@@ -75,6 +75,9 @@ pub enum Engine {
     Interp,
     /// The binary translator: much faster, for machines with one processor so far.
     Translate,
+    /// The binary translator with the interpreter doing everything again, to compare the two: for
+    /// developers, very slow, one processor.
+    Shadow,
 }
 
 impl Engine {
@@ -85,6 +88,7 @@ impl Engine {
             Self::Auto => "auto",
             Self::Interp => "interp",
             Self::Translate => "translate",
+            Self::Shadow => "shadow",
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Running translated code: what to run, the reasons for leaving, what happened meanwhile.
 
+mod shadow;
+
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use kasane_cpu::VectorState;
 use kasane_cpu::paging::Access;
+use kasane_cpu::{EngineFault, VectorState};
 use kasane_interp::accelerator::{
     Accelerator, CodeFollowers, Ran, Step, enter_by_syscall, step, syscall_selectors,
 };
@@ -25,6 +28,7 @@ use crate::refused::Refused;
 use crate::shared::Shared;
 use crate::sites::{OpAt, Site};
 use crate::tables::{Page, Tables};
+use shadow::Shadow;
 
 /// How often supervisor code is entered with the vector registers loaded after it had a vector
 /// instruction.
@@ -68,6 +72,7 @@ pub struct Translated {
     /// The cache's generation that the jump tables are of.
     generation: u64,
     pub(crate) counters: Counters,
+    shadow: Option<Box<Shadow>>,
 }
 
 /// What is there for the code at RIP.
@@ -109,6 +114,7 @@ impl Translated {
             log_read: 0,
             generation: 0,
             counters: Counters::default(),
+            shadow: None,
         }
     }
     /// All flags are as the manual has them at every fault, also those that no program can miss.
@@ -259,6 +265,9 @@ impl Translated {
         let Some((key, global)) = self.key(cpu, rip) else { return Found::Nothing };
         let mut known = self.known(key);
         if known.is_none() && self.maker.is_hot(key, self.policy.threshold) {
+            if self.shadow.is_some() {
+                self.maker.strict = Shadow::is_strict(key);
+            }
             self.make(cpu, key);
             known = self.known(key);
             if known.is_none() {
@@ -269,7 +278,9 @@ impl Translated {
             None => Found::Nothing,
             Some((entry, None)) => {
                 let code = self.shared.arena.address().wrapping_add(u64::from(entry));
-                self.tables.jump(&mut self.state.hot, class, rip, code, global);
+                if self.shadow.is_none() {
+                    self.tables.jump(&mut self.state.hot, class, rip, code, global);
+                }
                 Found::Code(code)
             }
             Some((_, Some(op))) => Found::Op(op),
@@ -433,7 +444,7 @@ impl Translated {
                 Some(Left::Op(op))
             }
             Site::Arrived => {
-                let rip = self.state.hot.regs.get(9).copied().unwrap_or(0);
+                let rip = self.arrived_at();
                 self.go_on(cpu, rip, |_, _| {})
             }
             Site::Indirect { rip, retry } => self.indirect(cpu, rip, retry),
@@ -447,6 +458,10 @@ impl Translated {
         rip: u64,
         also: impl FnOnce(&mut Self, &mut Cpu),
     ) -> Option<Left> {
+        if self.shadow.is_some() {
+            self.sync_out(cpu, rip);
+            return Some(Left::On);
+        }
         let generation = self.generation;
         cpu.state.rip = rip;
         let found = self.find(cpu);
@@ -475,6 +490,10 @@ impl Translated {
         self.counters.indirect = self.counters.indirect.wrapping_add(1);
         let generation = self.generation;
         let target = self.state.hot.regs.get(9).copied().unwrap_or(0);
+        if self.stop_at(target) {
+            self.state.hot.entry = self.address(retry);
+            return None;
+        }
         cpu.state.rip = target;
         if matches!(self.find(cpu), Found::Code(_)) && generation == self.generation {
             self.state.hot.entry = self.address(retry);
@@ -599,8 +618,12 @@ impl Translated {
                     if cpu.mode.cpl != 3 {
                         self.vector_credit = self.vector_credit.saturating_sub(1);
                     }
-                    self.sync_in(cpu);
-                    self.run_from(cpu, code)
+                    if self.shadow.is_some() {
+                        self.run_compared(cpu, code)
+                    } else {
+                        self.sync_in(cpu);
+                        self.run_from(cpu, code)
+                    }
                 }
             };
             match left {
@@ -644,8 +667,15 @@ impl Accelerator for Translated {
         let shared: Arc<dyn CodeFollowers> = self.shared.clone();
         Some(shared)
     }
+    fn fault(&mut self) -> EngineFault {
+        let message = self.shadow.as_mut().map(|shadow| core::mem::take(&mut shadow.fault));
+        EngineFault { message: message.unwrap_or_default() }
+    }
     fn counts(&self) -> Vec<(String, u64)> {
         let made = if self.index == 0 { Some(self.shared.cache().made) } else { None };
-        self.counters.named(made)
+        let mut counts = self.counters.named(made);
+        let compared = self.shadow.iter().flat_map(|shadow| shadow.counts());
+        counts.extend(compared.map(|(name, count)| (name.to_owned(), count)));
+        counts
     }
 }

@@ -101,7 +101,9 @@ pub(crate) struct RunArguments {
     /// What each processor can do; without it or a definition max: all that this host allows
     #[arg(long, value_name = "MODEL", value_parser = values::cpu_model())]
     pub(crate) cpu: Option<CpuModel>,
-    /// What makes guest instructions run; auto takes the best that works here
+    /// What makes guest instructions run; auto takes the best that works here; shadow is for
+    /// developers: the translator, with the interpreter doing everything again to compare the two
+    /// (very slow, one processor)
     #[arg(long, value_parser = values::engine())]
     pub(crate) engine: Option<Engine>,
     /// Where the screen goes

@@ -14,7 +14,7 @@ pub(super) fn cpu_model() -> impl TypedValueParser<Value = CpuModel> {
 
 /// One of the engines.
 pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {
-    const ALL: [Engine; 3] = [Engine::Auto, Engine::Interp, Engine::Translate];
+    const ALL: [Engine; 4] = [Engine::Auto, Engine::Interp, Engine::Translate, Engine::Shadow];
     PossibleValuesParser::new(ALL.map(Engine::as_str))
         .map(|word| ALL.into_iter().find(|one| one.as_str() == word).unwrap_or_default())
 }

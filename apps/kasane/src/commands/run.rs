@@ -71,12 +71,20 @@ fn choose_engine(
 ) -> Result<EngineKind, Failure> {
     match settings.engine {
         Engine::Interp => Ok(EngineKind::Interp),
-        Engine::Translate => {
+        Engine::Shadow if settings.cpus > 1 => {
+            let error = anyhow::anyhow!("the shadow mode compares machines with one processor");
+            Err(Failure::usage(error, "use `--cpus 1`"))
+        }
+        Engine::Translate | Engine::Shadow => {
             translator_works(runner).map_err(|why| {
                 let error = anyhow::anyhow!(why).context("the translator can't run this machine");
                 Failure::host(error, "use `--engine interp`, or `auto` for what works")
             })?;
-            Ok(EngineKind::Translate)
+            Ok(if settings.engine == Engine::Shadow {
+                EngineKind::Shadow
+            } else {
+                EngineKind::Translate
+            })
         }
         Engine::Auto => match translator_works(runner) {
             Ok(_works) => Ok(EngineKind::Translate),

@@ -18,6 +18,8 @@ pub enum EngineKind {
     Interp,
     /// The translator, with the interpreter for what is rare.
     Translate,
+    /// The translator, with the interpreter doing everything again to compare.
+    Shadow,
 }
 
 impl EngineKind {
@@ -27,6 +29,7 @@ impl EngineKind {
         match self {
             Self::Interp => "interp",
             Self::Translate => "translate",
+            Self::Shadow => "shadow",
         }
     }
 
@@ -34,11 +37,17 @@ impl EngineKind {
     pub(super) fn accelerators(self, runner: &Arc<dyn CodeRunner>, cpus: u32) -> MakeAccelerator {
         let shared = match self {
             Self::Interp => None,
-            Self::Translate => {
+            Self::Translate | Self::Shadow => {
                 runner.arena(ARENA_BYTES).ok().and_then(|arena| Shared::new(arena, cpus))
             }
         };
-        Arc::new(move |index| Some(Box::new(Translated::new(Arc::clone(shared.as_ref()?), index))))
+        Arc::new(move |index| {
+            let translated = Translated::new(Arc::clone(shared.as_ref()?), index);
+            Some(Box::new(match self {
+                Self::Interp | Self::Translate => translated,
+                Self::Shadow => translated.shadowed(),
+            }))
+        })
     }
 }
 
