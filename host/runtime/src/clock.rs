@@ -15,6 +15,8 @@ pub struct HostClock {
     origin: Instant,
     /// Nanoseconds in a tick of the host's counter, times 2^64.
     rate: Option<u64>,
+    /// Host nanoseconds in a nanosecond.
+    slowness: u32,
     /// Guest time minus host time, wrapping.
     shift_ns: AtomicU64,
     /// Guest time at which the clock stands, or [`RUNNING`].
@@ -33,10 +35,19 @@ impl HostClock {
     /// A running clock at 0.
     #[must_use]
     pub fn new() -> Self {
-        let rate = rate();
+        Self::slowed(1)
+    }
+
+    /// A running clock at 0 that goes so many times slower than the host's, for machines that do:
+    /// otherwise timers would leave them no time for anything else.
+    #[must_use]
+    pub fn slowed(slowness: u32) -> Self {
+        let slowness = slowness.max(1);
+        let rate = rate().map(|rate| rate / u64::from(slowness));
         let clock = Self {
             origin: Instant::now(),
             rate,
+            slowness,
             shift_ns: AtomicU64::new(0),
             paused_at_ns: AtomicU64::new(RUNNING),
             change: Mutex::new(()),
@@ -79,15 +90,17 @@ impl HostClock {
             return None;
         }
         let left = guest_ns.saturating_sub(self.now_ns());
-        Instant::now().checked_add(Duration::from_nanos(left))
+        let left = Duration::from_nanos(left).checked_mul(self.slowness)?;
+        Instant::now().checked_add(left)
     }
 
-    /// Host nanoseconds since some moment.
+    /// Nanoseconds since some moment.
     fn host_ns(&self) -> u64 {
         if let Some(rate) = self.rate {
             return (u128::from(counter()).wrapping_mul(rate.into()) >> 64) as u64;
         }
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        let elapsed = self.origin.elapsed() / self.slowness;
+        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -157,6 +170,19 @@ mod tests {
         assert_eq!(still, stood);
         assert!(after >= stood);
         assert!(after < stood + 20_000_000, "the pause was counted");
+    }
+
+    #[test]
+    fn a_slowed_clock_is_slow_and_its_deadlines_are_late() {
+        let (began, clock) = (Instant::now(), HostClock::slowed(100));
+        let before = clock.now_ns();
+        std::thread::sleep(20 * MILLISECOND);
+        let passed = Duration::from_nanos(clock.now_ns() - before);
+        let taken = began.elapsed();
+        let moment = clock.instant_of(clock.now_ns() + 10_000_000).unwrap();
+
+        assert!(passed >= MILLISECOND / 5 && passed <= taken / 99, "{passed:?} of {taken:?}");
+        assert!(moment > Instant::now() + 900 * MILLISECOND);
     }
 
     #[test]

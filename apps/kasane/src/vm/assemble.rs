@@ -66,7 +66,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
     let model = features::cpu_model(specification.model, lent.runner.features())?;
     let ram = guest_ram(specification)?;
     let apics = Arc::new(ApicBus::new(specification.cpus));
-    let clock = Arc::new(HostClock::new());
+    let clock = Arc::new(HostClock::slowed(specification.engine.slowness()));
     let timer_parker = Arc::new(Parker::new());
     let config = MachineConfig {
         cpus: specification.cpus,

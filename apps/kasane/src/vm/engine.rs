@@ -11,6 +11,10 @@ use super::self_test::translator_self_test;
 /// Address space for translated code; what is not used costs nothing.
 const ARENA_BYTES: usize = 256 << 20;
 
+/// About as much slower than the interpreter is the comparison, on a host that does other things
+/// too: a guest in real time would do nothing but handle its timer.
+const SHADOW_SLOWNESS: u32 = 32;
+
 /// An engine that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineKind {
@@ -30,6 +34,14 @@ impl EngineKind {
             Self::Interp => "interp",
             Self::Translate => "translate",
             Self::Shadow => "shadow",
+        }
+    }
+
+    /// So many times slower than the host's does guest time go.
+    pub(super) const fn slowness(self) -> u32 {
+        match self {
+            Self::Interp | Self::Translate => 1,
+            Self::Shadow => SHADOW_SLOWNESS,
         }
     }
 

@@ -298,7 +298,7 @@ impl Shadow {
         let polled = matches!(left, Left::Ran(Ran::Around))
             && self.reference.flow(cpu, self.translated.rip).is_some_and(is_indirect);
         let least = u64::from(goes_on && !polled);
-        self.reference.begin(cpu);
+        self.reference.begin();
         cpu.tlb.begin_record();
         let mut first: Option<Vec<String>> = None;
         loop {

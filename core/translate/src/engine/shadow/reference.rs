@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use iced_x86::{Code, Decoder, FlowControl, Instruction, Mnemonic, RflagsBits};
+use iced_x86::{Code, Decoder, FlowControl, Instruction, RflagsBits};
 use kasane_cpu::paging::Access;
 use kasane_cpu::{InterruptShadow, Seg};
 use kasane_interp::Op;
@@ -23,11 +23,20 @@ const MOST: usize = 4096;
 const BYTES: usize = 256;
 const PAGE: u64 = 4096;
 
+/// What an instruction does to the arithmetic flags, besides giving some of them values.
+#[derive(Clone, Copy)]
+struct Effect {
+    modified: u64,
+    undefined: u64,
+    /// It may leave all of them alone.
+    conditional: bool,
+}
+
 /// A run of instructions.
 #[derive(Default)]
 struct Run {
     bytes: Vec<u8>,
-    ops: Vec<Op>,
+    ops: Vec<(Op, Effect)>,
 }
 
 /// Where code is: its physical address, RIP and code size.
@@ -36,11 +45,12 @@ type Place = (u64, u64, u8);
 /// See the module.
 #[derive(Default)]
 pub(super) struct Reference {
-    runs: HashMap<Place, Run>,
-    /// Where the processor is: the run's place, and the number of the next instruction in it.
-    at: Option<(Place, usize)>,
-    /// What was done.
-    done: Vec<Instruction>,
+    numbers: HashMap<Place, usize>,
+    runs: Vec<Run>,
+    /// Where the processor is: a run, and the number of the next instruction in it.
+    at: (usize, usize),
+    /// What was done: a run, and the number of an instruction in it.
+    done: Vec<(usize, usize)>,
     /// Arithmetic flags without a defined value.
     undefined: u64,
     /// Bits in memory that were made of such flags.
@@ -49,11 +59,13 @@ pub(super) struct Reference {
     r11: u64,
 }
 
+/// No instruction.
+const NOWHERE: (usize, usize) = (usize::MAX, 0);
+
 impl Reference {
     /// At the state as it is now.
-    pub(super) fn begin(&mut self, cpu: &Cpu) {
-        debug_assert!(!cpu.stepping());
-        self.at = None;
+    pub(super) fn begin(&mut self) {
+        self.at = NOWHERE;
         self.done.clear();
         (self.undefined, self.r11) = (0, 0);
         self.images.clear();
@@ -62,8 +74,11 @@ impl Reference {
     pub(super) fn steps(&self) -> u64 {
         self.done.len() as u64
     }
-    pub(super) fn done(&self) -> &[Instruction] {
-        &self.done
+    pub(super) fn done(&self) -> impl Iterator<Item = &Instruction> {
+        self.done.iter().filter_map(|at| self.op(*at)).map(|(op, _)| &op.instr)
+    }
+    fn op(&self, (run, number): (usize, usize)) -> Option<&(Op, Effect)> {
+        self.runs.get(run)?.ops.get(number)
     }
     pub(super) fn undefined(&self) -> u64 {
         self.undefined
@@ -80,9 +95,8 @@ impl Reference {
 
     /// How the instruction at `rip` goes on.
     pub(super) fn flow(&mut self, cpu: &mut Cpu, rip: u64) -> Option<FlowControl> {
-        let place = self.find(cpu, rip).ok()?;
-        let op = self.runs.get(&place)?.ops.first()?;
-        Some(op.instr.flow_control())
+        let run = self.find(cpu, rip).ok()?;
+        self.op((run, 0)).map(|(op, _)| op.instr.flow_control())
     }
 
     /// Does one instruction, or one round of a repeated one.
@@ -90,56 +104,57 @@ impl Reference {
         if self.done.len() >= MOST {
             return Err(format!("the interpreter did {MOST} instructions and was not there"));
         }
-        let op = self.next(cpu)?;
+        let at = self.next(cpu)?;
+        let Some((op, effect)) = self.op(at) else {
+            return Err(format!("there is no instruction at {:#x}", cpu.state.rip));
+        };
+        let (effect, instruction) = (*effect, op.instr);
         let rflags = cpu.state.rflags;
         cpu.shadow = InterruptShadow::None;
         cpu.next_rip = op.next_rip;
-        match (op.run)(cpu, &op) {
+        match (op.run)(cpu, op) {
             Ok(()) | Err(Stop::Break) => {}
             Err(stop) => {
-                return Err(format!(
-                    "the interpreter stops at {:#x}: {stop:?} ({:?})",
-                    cpu.state.rip, cpu.fault
-                ));
+                let (rip, fault) = (cpu.state.rip, cpu.fault);
+                return Err(format!("the interpreter stops at {rip:#x}: {stop:?} ({fault:x?})"));
             }
         }
         cpu.state.rip = cpu.next_rip;
         if cpu.step_override == Some(false) {
             cpu.step_override = None;
         }
-        self.done.push(op.instr);
+        self.done.push(at);
         if core::mem::take(&mut cpu.unfinished) {
-            self.at = None;
+            self.at = NOWHERE;
         } else {
             cpu.retired = cpu.retired.wrapping_add(1);
         }
         if core::mem::take(&mut cpu.code_written) {
             return Err(format!(
                 "{:#x} stores to code, which translated code must not do",
-                op.instr.ip()
+                instruction.ip()
             ));
         }
-        self.follow_undefined(cpu, &op.instr, rflags);
+        let known = self.undefined;
+        if known != 0 {
+            self.follow_images(cpu, &instruction);
+        }
+        let alone = effect.conditional && rflags == cpu.state.rflags;
+        self.undefined = if alone { known } else { known & !effect.modified } | effect.undefined;
         Ok(())
     }
 
     /// The instruction at RIP.
-    fn next(&mut self, cpu: &mut Cpu) -> Result<Op, String> {
-        if let Some((place, number)) = self.at
-            && let Some(op) = self.runs.get(&place).and_then(|run| run.ops.get(number))
-            && op.instr.ip() == cpu.state.rip
-        {
-            self.at = Some((place, number.wrapping_add(1)));
-            return Ok(*op);
-        }
-        let place = self.find(cpu, cpu.state.rip)?;
-        self.at = Some((place, 1));
-        let op = self.runs.get(&place).and_then(|run| run.ops.first()).copied();
-        op.ok_or_else(|| format!("there is no instruction at {:#x}", cpu.state.rip))
+    fn next(&mut self, cpu: &mut Cpu) -> Result<(usize, usize), String> {
+        let (run, number) = self.at;
+        let goes_on = self.op(self.at).is_some_and(|(op, _)| op.instr.ip() == cpu.state.rip);
+        let at = if goes_on { (run, number) } else { (self.find(cpu, cpu.state.rip)?, 0) };
+        self.at = (at.0, at.1.wrapping_add(1));
+        Ok(at)
     }
 
     /// The run at `rip`, decoded again if its bytes are no longer the same.
-    fn find(&mut self, cpu: &mut Cpu, rip: u64) -> Result<Place, String> {
+    fn find(&mut self, cpu: &mut Cpu, rip: u64) -> Result<usize, String> {
         let (class, va) = (cpu.mode.fetch, linear(cpu, rip));
         if cpu.tlb.exec(class, va).is_none()
             && cpu.translate_fill(va, Access::Execute, class).is_err()
@@ -150,11 +165,14 @@ impl Reference {
         let Some(page) = page else { return Err(format!("no memory holds code at {rip:#x}")) };
         let gpa = page.gpa | va & (PAGE - 1);
         let place = (gpa, rip, cpu.mode.code as u8);
-        let run = self.runs.entry(place).or_default();
+        let number = *self.numbers.entry(place).or_insert_with(|| {
+            self.runs.push(Run::default());
+            self.runs.len().wrapping_sub(1)
+        });
+        let Some(run) = self.runs.get_mut(number) else { return Ok(number) };
         let mut bytes = [0; BYTES];
-        let known = run.bytes.len();
-        let same = match bytes.get_mut(..known) {
-            Some(now) if known != 0 => {
+        let same = match bytes.get_mut(..run.bytes.len()) {
+            Some(now) if !now.is_empty() => {
                 cpu.tlb.memory().read(gpa, now).is_ok() && *now == *run.bytes
             }
             _ => false,
@@ -162,33 +180,18 @@ impl Reference {
         if !same {
             *run = decode(cpu, gpa, rip);
         }
-        Ok(place)
+        Ok(number)
     }
 
-    fn follow_undefined(&mut self, cpu: &mut Cpu, instruction: &Instruction, before: u64) {
-        let known = self.undefined;
-        if known != 0 {
-            self.follow_images(cpu, instruction);
-        }
-        let undefined = from_iced(instruction.rflags_undefined());
-        let modified = from_iced(instruction.rflags_modified());
-        let unchanged = before == cpu.state.rflags && conditional_flags(instruction);
-        let kept = if unchanged { known } else { known & !modified };
-        self.undefined = (kept | undefined) & flags::ARITHMETIC;
-    }
     /// Notes what an instruction made of undefined flags.
     fn follow_images(&mut self, cpu: &mut Cpu, instruction: &Instruction) {
-        let undefined = self.undefined;
         match instruction.code() {
-            Code::Syscall => self.r11 = undefined,
-            _ if instruction.mnemonic() == Mnemonic::Pushf
-                || instruction.mnemonic() == Mnemonic::Pushfd
-                || instruction.mnemonic() == Mnemonic::Pushfq =>
-            {
+            Code::Syscall => self.r11 = self.undefined,
+            Code::Pushfw | Code::Pushfd | Code::Pushfq => {
                 let base = cpu.mode.base.get(Seg::Ss as usize).copied().unwrap_or(0);
                 let va = base.wrapping_add(cpu.stack_pointer()) & cpu.mode.linear_mask;
                 if let Ok(found) = cpu.translate_fill(va, Access::Read, cpu.mode.data) {
-                    self.images.push((found.gpa, undefined));
+                    self.images.push((found.gpa, self.undefined));
                 }
             }
             _ => {}
@@ -213,12 +216,22 @@ fn decode(cpu: &Cpu, gpa: u64, rip: u64) -> Run {
             break; // or cut off
         }
         end = decoder.position();
-        ops.push(prepared(cpu, instruction));
+        ops.push((prepared(cpu, instruction), Effect::of(&instruction)));
         if instruction.flow_control() != FlowControl::Next {
             break;
         }
     }
     Run { bytes: bytes.get(..end).unwrap_or_default().to_vec(), ops }
+}
+
+impl Effect {
+    fn of(instruction: &Instruction) -> Self {
+        Self {
+            modified: from_iced(instruction.rflags_modified()),
+            undefined: from_iced(instruction.rflags_undefined()),
+            conditional: conditional_flags(instruction),
+        }
+    }
 }
 
 /// Arithmetic flags of iced's numbering as RFLAGS has them.
