@@ -57,6 +57,36 @@ guests! {
     xsave ends POWERED_OFF;
 }
 
+/// What the translator does is done again by the interpreter, and compared.
+mod shadowed {
+    macro_rules! guests {
+        ($($name:ident)*) => {
+            $(#[test]
+            fn $name() {
+                super::assert_compared(stringify!($name));
+            })*
+        };
+    }
+
+    guests! { exceptions gates longmode paging64 reserved64 xsave }
+    guests! { paging32 pagingpae realmode segments smc tasks v86 }
+
+    #[test]
+    #[ignore = "long: nightly"]
+    fn apic() {
+        super::assert_compared("apic");
+    }
+    #[test]
+    #[ignore = "long: nightly"]
+    fn preempt() {
+        super::assert_compared("preempt");
+    }
+}
+
+fn assert_compared(name: &str) {
+    assert_all_passed(name, 1, "shadow", POWERED_OFF);
+}
+
 #[test]
 fn smp() {
     assert_all_passed("smp", 4, "interp", POWERED_OFF);

@@ -29,6 +29,10 @@ fn boot(boot: &Boot) -> Run {
 
 /// Boots the file `kernel`, with more flags.
 fn boot_with(boot: &Boot, kernel: &Path, flags: &[&str], script: &str) -> Run {
+    boot_within("600", boot, kernel, flags, script)
+}
+
+fn boot_within(seconds: &str, boot: &Boot, kernel: &Path, flags: &[&str], script: &str) -> Run {
     let initrd = Guests::find().image(boot.initrd).unwrap();
     let append = format!("console=ttyS0 panic=-1 {}", run_parameter(script));
     let cpus = boot.cpus.to_string();
@@ -46,7 +50,7 @@ fn boot_with(boot: &Boot, kernel: &Path, flags: &[&str], script: &str) -> Run {
         "none",
         "--no-reboot",
         "--timeout",
-        "600",
+        seconds,
     ];
     Kasane::find().unwrap().run(&[&arguments[..], flags].concat()).unwrap()
 }
@@ -103,6 +107,30 @@ fn the_32_bit_kernel_boots_under_the_translator() {
     let kernel = Guests::find().image(i386.kernel).unwrap();
     let run = boot_with(&i386, &kernel, &["--memory", "512M", "--engine", "translate"], SCRIPT);
     assert_booted(&run, 1);
+}
+
+/// Beside [`SCRIPT`]: processes, pipes, floating point, and files.
+const WORK: &str = "\
+for n in 1 2 3 4 5; do (exit $n) || echo exit=$?; done
+echo root=$(awk 'BEGIN { x = 2; for (n = 0; n < 200; n++) x = (x + 2 / x) / 2; printf \"%.12f\", x }')
+seq 1 3000 >/numbers; gzip -c /numbers | gunzip | cmp - /numbers && echo same
+echo sorted=$(sort -rn /numbers | head -1) lines=$(grep -c 7 /numbers)
+";
+
+/// Every block of the boot that is translated is done again by the interpreter, and compared.
+#[test]
+#[ignore = "long: nightly"]
+fn the_cloud_kernel_boots_in_the_shadow_mode() {
+    let kernel = Guests::find().image(CLOUD.kernel).unwrap();
+    let flags = ["--memory", "512M", "--engine", "shadow", "--stats"];
+
+    let run = boot_within("7200", &CLOUD, &kernel, &flags, &format!("{WORK}{SCRIPT}"));
+
+    assert_booted(&run, 1);
+    for line in ["exit=5", "root=1.414213562373", "same", "sorted=3000 lines=813"] {
+        assert!(run.console.contains(line), "{line}: {}", run.console);
+    }
+    assert!(run.messages.contains("engine shadow"), "{}", run.messages);
 }
 
 #[test]
