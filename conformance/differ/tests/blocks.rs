@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, Output};
 
 /// What takes about a minute.
-const COUNT: &str = "150000";
+const COUNT: &str = "100000";
 
 fn compare(seed: &str) -> io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_kasane-differ"))

@@ -67,6 +67,13 @@ impl Session {
         self.translating.iter().flat_map(Machine::counts).collect()
     }
 
+    /// How many blocks of code the translator's verifier refused on the machines at hand.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let refused = |(name, _): &(String, u64)| name == "refused_by_verifier";
+        self.counts().into_iter().filter(refused).map(|(_, count)| count).sum()
+    }
+
     /// Runs a block on all sides.
     pub fn check(&mut self, block: &Block) -> Verdict {
         if block.case.segments.is_some() && !self.native.local_segments {

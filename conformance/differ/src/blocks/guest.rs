@@ -34,7 +34,18 @@ pub enum Engine {
         arena: usize,
         /// Whether all flags are exact at every fault.
         flags: FaultFlags,
+        /// Whether its code is verified before it runs.
+        code: Code,
     },
+}
+
+/// What is done with code before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The translator's verifier looks at it, which takes twice as long as all the rest.
+    Verified,
+    /// Nothing, but in builds with debug assertions.
+    Trusted,
 }
 
 /// Which flags a fault shows.
@@ -49,12 +60,12 @@ pub enum FaultFlags {
 /// How many machines translate.
 pub const TRANSLATING: usize = 3;
 
-/// The machines that translate: as usual, with a cache that is full all the time, and without
-/// the flags that nobody misses.
+/// The machines that translate: as usual, with a cache that is full all the time and a verifier,
+/// and without the flags that nobody misses.
 pub const TRANSLATORS: [Engine; TRANSLATING] = [
-    Engine::Translator { arena: 1 << 20, flags: FaultFlags::Exact },
-    Engine::Translator { arena: 176 << 10, flags: FaultFlags::Exact },
-    Engine::Translator { arena: 1 << 20, flags: FaultFlags::Live },
+    Engine::Translator { arena: 1 << 20, flags: FaultFlags::Exact, code: Code::Trusted },
+    Engine::Translator { arena: 176 << 10, flags: FaultFlags::Exact, code: Code::Verified },
+    Engine::Translator { arena: 1 << 20, flags: FaultFlags::Live, code: Code::Trusted },
 ];
 
 #[repr(C, align(4096))]
@@ -117,11 +128,13 @@ impl Machine {
             accelerator: Arc::new(move |_| {
                 let translator = match engine {
                     Engine::Interpreter => None,
-                    Engine::Translator { arena, flags } => {
-                        let translator = Translated::new(
-                            translate::Shared::new(arenas.arena(arena).ok()?, 1)?,
-                            0,
-                        );
+                    Engine::Translator { arena, flags, code } => {
+                        let shared = translate::Shared::new(arenas.arena(arena).ok()?, 1)?;
+                        let translator = Translated::new(shared, 0);
+                        let translator = match code {
+                            Code::Verified => translator.verified(),
+                            Code::Trusted => translator,
+                        };
                         Some(match flags {
                             FaultFlags::Exact => translator.strict(),
                             FaultFlags::Live => translator,

@@ -27,6 +27,9 @@ impl Session {
         }
         match self.check(block) {
             Verdict::Different(why) => Some(why),
+            Verdict::Same if self.refused() > 0 => {
+                Some(vec!["the verifier refuses what the translator made".into()])
+            }
             Verdict::Same | Verdict::Unfit | Verdict::Missing => None,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Block;
 use super::compare::{Session, Verdict};
 use super::generate::Generator;
 use super::shrink::show;
@@ -91,7 +92,7 @@ const HANG: Duration = Duration::from_secs(20);
 /// After so many differences or broken processes there is no point in going on.
 const ENOUGH: u64 = 20;
 /// Blocks that run on the same machines. A difference that depends on what ran before is in them.
-const TOGETHER: u64 = 4096;
+const TOGETHER: usize = 4096;
 
 struct Worker {
     pid: libc::pid_t,
@@ -101,68 +102,112 @@ struct Worker {
     seen: (u64, Instant),
 }
 
+/// What one process works with.
+struct Work<'a> {
+    plan: &'a Plan,
+    progress: &'a Progress,
+    generator: Generator,
+    session: Session,
+    /// Blocks that ran on the machines at hand.
+    together: Vec<u64>,
+}
+
 /// Compares blocks until told to stop.
 fn work(plan: &Plan, job: (u64, u64, u64), progress: &Progress) -> anyhow::Result<()> {
     let generator = Generator::new(plan.seed, plan.bits);
-    let mut session = Session::new()?;
+    let mut it = Work { plan, progress, generator, session: Session::new()?, together: Vec::new() };
     let (mut n, step, end) = job;
-    let mut together = 0;
-    let count_machines = |session: &Session| {
-        for (name, value) in session.counts() {
+    while n < end && !progress.stop.load(Ordering::Relaxed) {
+        progress.current.store(n + 1, Ordering::Relaxed);
+        if it.together.len() == TOGETHER {
+            it.next_machines()?;
+        }
+        it.together.push(n);
+        it.check(n);
+        n = n.saturating_add(step);
+    }
+    it.next_machines()
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Work<'_> {
+    fn check(&mut self, n: u64) {
+        let progress = self.progress;
+        let Some(block) = self.generator.make(n) else { return count(&progress.not_made) };
+        match self.session.check(&block) {
+            Verdict::Same => {
+                count(&progress.compared);
+                let instructions = block.starts.len() as u64;
+                progress.instructions.fetch_add(instructions, Ordering::Relaxed);
+                let end = self.session.ended_by.map_or(VECTORS, usize::from);
+                progress.ended_by.get(end).into_iter().for_each(count);
+            }
+            Verdict::Unfit | Verdict::Missing => count(&progress.unfit),
+            Verdict::Different(why) => {
+                count(&progress.compared);
+                self.report(n, &block, why);
+            }
+        }
+    }
+
+    fn report(&mut self, n: u64, block: &Block, why: Vec<String>) {
+        count(&self.progress.different);
+        let first = self.together.first().copied().unwrap_or(n);
+        report(&mut self.session, self.plan.seed, (first, n), block, why);
+        self.together.clear();
+    }
+
+    /// Counts what was done on the machines at hand, and makes others.
+    fn next_machines(&mut self) -> anyhow::Result<()> {
+        for (name, value) in self.session.counts() {
             let known = |known: &&str| {
                 *known == name || *known == INTERPRETED && name.starts_with(INTERPRETED)
             };
             let counter =
-                TRANSLATED.iter().position(known).and_then(|n| progress.translated.get(n));
+                TRANSLATED.iter().position(known).and_then(|n| self.progress.translated.get(n));
             if let Some(counter) = counter {
                 counter.fetch_add(value, Ordering::Relaxed);
             }
         }
-    };
-    while n < end && !progress.stop.load(Ordering::Relaxed) {
-        progress.current.store(n + 1, Ordering::Relaxed);
-        if together == TOGETHER {
-            count_machines(&session);
-            session.renew()?;
-            together = 0;
+        if self.session.refused() > 0 {
+            self.find_refused()?;
         }
-        together += 1;
-        match generator.make(n) {
-            None => {
-                progress.not_made.fetch_add(1, Ordering::Relaxed);
-            }
-            Some(block) => match session.check(&block) {
-                Verdict::Same => {
-                    progress.compared.fetch_add(1, Ordering::Relaxed);
-                    let count = block.starts.len() as u64;
-                    progress.instructions.fetch_add(count, Ordering::Relaxed);
-                    let end = session.ended_by.map_or(VECTORS, usize::from);
-                    if let Some(counter) = progress.ended_by.get(end) {
-                        counter.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                Verdict::Unfit | Verdict::Missing => {
-                    progress.unfit.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::Different(why) => {
-                    progress.compared.fetch_add(1, Ordering::Relaxed);
-                    progress.different.fetch_add(1, Ordering::Relaxed);
-                    report(&mut session, plan, n, &block, why);
-                    together = TOGETHER;
-                }
-            },
-        }
-        n = n.saturating_add(step);
+        self.session.renew()?;
+        self.together.clear();
+        Ok(())
     }
-    count_machines(&session);
-    Ok(())
+
+    /// Which of the blocks makes code that the verifier refuses.
+    fn find_refused(&mut self) -> anyhow::Result<()> {
+        let why = || vec!["the verifier refuses what the translator made".into()];
+        for n in self.together.clone() {
+            let Some(block) = self.generator.make(n) else { continue };
+            self.session.renew()?;
+            if self.session.check(&block) == Verdict::Same && self.session.refused() > 0 {
+                self.report(n, &block, why());
+                return Ok(());
+            }
+        }
+        count(&self.progress.different);
+        eprintln!("the verifier refused a block, and not again");
+        Ok(())
+    }
 }
 
-fn report(session: &mut Session, plan: &Plan, n: u64, block: &super::Block, why: Vec<String>) {
+/// Makes a difference small and prints it. `first`: of the blocks that ran on the same machines.
+fn report(
+    session: &mut Session,
+    seed: u64,
+    (first, n): (u64, u64),
+    block: &Block,
+    why: Vec<String>,
+) {
     let shrunk = session.shrink(block, why);
-    eprintln!("block {n} (--seed {} --from {n} --count 1):", plan.seed);
+    eprintln!("block {n} (--seed {seed} --from {n} --count 1):");
     if !shrunk.alone {
-        let first = n.saturating_sub(TOGETHER);
         eprintln!("not seen alone: it depends on what ran before; try --from {first}");
     }
     shrunk.why.iter().for_each(|line| eprintln!("    {line}"));

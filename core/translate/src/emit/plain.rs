@@ -127,7 +127,10 @@ impl Emitter<'_> {
 
     fn encoded(&mut self, renamed: &Instruction, guest: &Guest) -> Result<(), NotEncodable> {
         let at_code = self.here();
-        let done = self.encoder.encode(renamed, 0);
+        // Also one without a memory operand can have a segment's prefix, which does nothing there.
+        let mut renamed = *renamed;
+        renamed.set_segment_prefix(Register::None);
+        let done = self.encoder.encode(&renamed, 0);
         let encoded = self.encoder.take_buffer(); // also what an error left in it
         done.map_err(|_| NotEncodable)?;
         self.asm.bytes(&encoded);
