@@ -124,7 +124,7 @@ impl Translated {
         self
     }
 
-    /// Every block is verified before it is used ([`crate::verify`]). Builds with debug assertions
+    /// Every block is verified before it is used (`verify`). Builds with debug assertions
     /// do that anyway.
     #[must_use]
     pub fn verified(mut self) -> Self {

@@ -153,6 +153,12 @@ fn weaker_checks() {
             },
             Why::Table,
         ),
+    ]);
+}
+
+#[test]
+fn wrong_indexes() {
+    all_are_refused(&[
         ("no tag", load, |m| m.replace(is(Mnemonic::Sub), NOPS), Why::Table),
         (
             "other bits for the index",
@@ -335,6 +341,12 @@ fn wrong_operands() {
             },
             Why::Unchecked,
         ),
+    ]);
+}
+
+#[test]
+fn wrong_words_of_runs_and_bits() {
+    all_are_refused(&[
         (
             "the base moved in between",
             load,

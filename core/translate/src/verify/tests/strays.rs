@@ -145,6 +145,12 @@ fn jumps_to_elsewhere() {
             Why::Unchecked,
         ),
         ("entered in the middle", load, |m| m.host_entry += 1, Why::Inside),
+    ]);
+}
+
+#[test]
+fn indirect_jumps_to_elsewhere() {
+    all_are_refused(&[
         (
             "a target that was not compared",
             indirect_jump,
@@ -314,6 +320,12 @@ fn lies_to_the_engine() {
             },
             Why::Unchecked,
         ),
+    ]);
+}
+
+#[test]
+fn lies_about_retries_and_links() {
+    all_are_refused(&[
         (
             "a retry in the middle",
             load,
