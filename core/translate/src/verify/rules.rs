@@ -251,7 +251,12 @@ fn masked(step: &Step<'_>) -> Option<Value> {
     match step.operand(0) {
         Some(Value::Mixed(low)) if mask == u64::from(JUMP_MASK) => Some(Value::JumpOffset(low)),
         Some(Value::Rotated(of)) if mask == u64::from(TLB_MASK) => Some(Value::TlbIndex(of)),
-        _ => Some(Value::AtMost(mask)),
+        // What the guest masks for itself is a number like any other.
+        _ => {
+            let scratch = [Register::R9, Register::R10, Register::R11];
+            let to = step.instruction.op0_register().full_register();
+            scratch.contains(&to).then_some(Value::AtMost(mask))
+        }
     }
 }
 
