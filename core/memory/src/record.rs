@@ -17,12 +17,14 @@ use crate::tlb::{SoftTlb, TlbClass};
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
+/// Bytes that are compared at once.
+const LINE: usize = 64;
 
 /// A page that may have been written.
 pub struct PageRecord {
     /// Guest-physical address.
     pub gpa: u64,
-    /// What it held before.
+    /// What it held before, unless somebody knows that.
     pub before: Box<[u8; PAGE]>,
     /// What it held when the record was closed.
     pub after: Box<[u8; PAGE]>,
@@ -64,12 +66,17 @@ impl Record {
     pub fn page(&self, gpa: u64) -> Option<&PageRecord> {
         self.pages().iter().find(|page| page.gpa == gpa)
     }
+    /// The addresses of the pages.
+    fn gpas(&self) -> impl Iterator<Item = u64> {
+        self.pages().iter().map(|page| page.gpa)
+    }
     fn clear(&mut self) {
         self.fills.clear();
         self.marks.clear();
         self.used = 0;
     }
-    fn keep(&mut self, memory: &SlotList, gpa: u64) {
+    /// `known`: what these pages hold is not kept.
+    fn keep(&mut self, memory: &SlotList, gpa: u64, known: &[u64]) {
         if self.page(gpa).is_some() {
             return;
         }
@@ -79,7 +86,7 @@ impl Record {
         }
         let Some(page) = self.pages.get_mut(self.used) else { return };
         page.gpa = gpa;
-        if memory.read(gpa, &mut *page.before).is_ok() {
+        if known.contains(&gpa) || memory.read(gpa, &mut *page.before).is_ok() {
             self.used = self.used.saturating_add(1);
         }
     }
@@ -94,12 +101,20 @@ impl Record {
     /// Makes memory what it was before: the bytes that changed, and no others, which somebody else
     /// may have written.
     fn undo(&self, memory: &SlotList) {
-        const WORD: usize = 8;
         for page in self.pages() {
-            let words = page.before.chunks_exact(WORD).zip(page.after.chunks_exact(WORD));
-            for (at, (before, _)) in (0u64..).zip(words).filter(|(_, (a, b))| a != b) {
-                // It was read before, so it is there.
-                let _ = memory.write(page.gpa.wrapping_add(at.wrapping_mul(8)), before);
+            let (before, after) = (page.before.as_chunks::<LINE>().0, page.after.as_chunks().0);
+            for (line, (before, after)) in (page.gpa..).step_by(LINE).zip(before.iter().zip(after))
+            {
+                if before == after {
+                    continue;
+                }
+                let (before, after) = (before.as_chunks::<8>().0, after.as_chunks::<8>().0);
+                for (gpa, (before, after)) in (line..).step_by(8).zip(before.iter().zip(after)) {
+                    if before != after {
+                        // It was read, so it is there.
+                        let _ = memory.write(gpa, before);
+                    }
+                }
             }
         }
         for mark in self.marks.iter().rev() {
@@ -120,6 +135,8 @@ pub(crate) struct Recorder {
     record: Record,
     /// Bytes are kept, too.
     open: bool,
+    /// Pages whose bytes somebody knows.
+    known: Vec<u64>,
     /// Entries that were made for writing since the last record began.
     writable: Vec<(TlbClass, u64)>,
 }
@@ -133,7 +150,7 @@ impl Recorder {
         if self.open {
             self.record.fills.push(at);
             if write {
-                self.record.keep(memory, gpa);
+                self.record.keep(memory, gpa, &self.known);
             }
         }
     }
@@ -220,13 +237,15 @@ impl SoftTlb {
     pub fn is_recorded(&self) -> bool {
         self.recorder.is_some()
     }
-    /// Begins a record.
-    pub fn begin_record(&mut self) {
+    /// Begins a record. What the pages of the record `known` hold now is not kept again.
+    pub fn begin_record(&mut self, known: Option<&Record>) {
         let Some(mut recorder) = self.recorder.take() else { return };
         for (class, va) in recorder.writable.drain(..) {
             self.refuse_writes(class, va);
         }
         recorder.record.clear();
+        recorder.known.clear();
+        recorder.known.extend(known.into_iter().flat_map(Record::gpas));
         recorder.open = true;
         self.recorder = Some(recorder);
     }
@@ -249,7 +268,8 @@ impl SoftTlb {
     pub fn about_to_write(&mut self, gpa: u64) {
         let Some(mut recorder) = self.recorder.take() else { return };
         if recorder.open {
-            recorder.record.keep(self.memory(), gpa & !(PAGE as u64 - 1));
+            let gpa = gpa & !(PAGE as u64 - 1);
+            recorder.record.keep(self.memory(), gpa, &recorder.known);
         }
         self.recorder = Some(recorder);
     }
@@ -282,7 +302,7 @@ mod tests {
     #[test]
     fn a_store_is_recorded_and_undone_with_its_entry() {
         let (mut tlb, mut record) = (recorded(), Record::default());
-        tlb.begin_record();
+        tlb.begin_record(None);
         tlb.fill(TlbClass::User, 0x7000, RW);
         let stored = tlb.write(TlbClass::User, 0x7010, 0x55u8);
         tlb.end_record(&mut record);
@@ -305,7 +325,7 @@ mod tests {
         tlb.fill(TlbClass::User, 0x7000, RW);
         let before = tlb.write(TlbClass::User, 0x7010, 0x55u8);
 
-        tlb.begin_record();
+        tlb.begin_record(None);
 
         assert_eq!(before, Some(Stored::Data));
         assert_eq!(tlb.write(TlbClass::User, 0x7010, 0x66u8), None);
@@ -315,7 +335,7 @@ mod tests {
     #[test]
     fn bytes_that_did_not_change_in_the_record_are_not_undone() {
         let (mut tlb, mut record) = (recorded(), Record::default());
-        tlb.begin_record();
+        tlb.begin_record(None);
         tlb.fill(TlbClass::User, 0x7000, RW);
         tlb.write(TlbClass::User, 0x7010, 0x55u8);
         tlb.end_record(&mut record);
@@ -330,7 +350,7 @@ mod tests {
     fn marks_are_listed_and_undone() {
         let (mut tlb, mut record) = (recorded(), Record::default());
         tlb.memory().store_u64(0x2000, 0x1007).unwrap();
-        tlb.begin_record();
+        tlb.begin_record(None);
         let marked = MarkedMemory::new(tlb.memory());
         let refused = marked.compare_exchange_u64(0x2000, 1, 3);
         let done = marked.compare_exchange_u64(0x2000, 0x1007, 0x1027);

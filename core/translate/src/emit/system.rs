@@ -51,7 +51,7 @@ impl Emitter<'_> {
                 if self.source.guests.len() <= index.wrapping_add(1) {
                     return Err(NotEncodable); // its shadow reaches into another block
                 }
-                self.give_up_flags(after);
+                self.give_up_flags(self.live(index));
                 self.unless_waiting(guest);
                 self.or_rflags(flags::IF);
             }

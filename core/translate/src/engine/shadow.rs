@@ -236,7 +236,7 @@ impl Translated {
         let polled = shadow.next().is_multiple_of(POLLED);
         shadow.target = None;
         self.state.hot.counts = [if polled { 0 } else { polls }; COUNTS];
-        cpu.tlb.begin_record();
+        cpu.tlb.begin_record(None);
         self.sync_in(cpu);
         self.state.hot.tsc_multiplier = 0; // RDTSC is the interpreter's
         let left = self.run_from(cpu, code);
@@ -299,21 +299,19 @@ impl Shadow {
             && self.reference.flow(cpu, self.translated.rip).is_some_and(is_indirect);
         let least = u64::from(goes_on && !polled);
         self.reference.begin();
-        cpu.tlb.begin_record();
-        let mut first: Option<Vec<String>> = None;
+        let [record, _] = &self.records;
+        cpu.tlb.begin_record(Some(record));
+        let mut first: Option<String> = None;
         loop {
             if cpu.state.rip == self.translated.rip && self.reference.steps() >= least {
                 let differences = self.differences(cpu, exact);
                 if differences.is_empty() {
                     break;
                 }
-                first.get_or_insert(differences);
+                first.get_or_insert_with(|| self.report(cpu, key, &differences.join("\n")));
             }
             if let Err(why) = self.reference.step(cpu) {
-                let [_, record] = &mut self.records;
-                cpu.tlb.end_record(record);
-                let differences = first.map(|lines| lines.join("\n")).unwrap_or(why);
-                return Err(self.report(cpu, key, &differences));
+                return Err(first.unwrap_or_else(|| self.report(cpu, key, &why)));
             }
         }
         let [_, record] = &mut self.records;

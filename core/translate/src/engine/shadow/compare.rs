@@ -27,6 +27,8 @@ const SEGMENTS: [(Seg, &str); 6] = [
     (Seg::Fs, "fs"),
     (Seg::Gs, "gs"),
 ];
+/// Instructions that are shown at most.
+const INSTRUCTIONS: usize = 100;
 /// Lines about memory at most.
 const LINES: usize = 8;
 /// Accessed and dirty in an entry of a page table.
@@ -163,7 +165,7 @@ impl Shadow {
             if Self::is_strict(key) { "all" } else { "live" },
         );
         let mut formatter = FastFormatter::new();
-        for instruction in self.reference.done() {
+        for instruction in self.reference.done().take(INSTRUCTIONS) {
             let _ = write!(text, "  {:#x}: ", instruction.ip());
             formatter.format(instruction, &mut text);
             text.push('\n');

@@ -18,7 +18,7 @@ use crate::known::conditional_flags;
 use crate::mode::linear;
 
 /// Instructions that are done for one block at most: more than any block has.
-const MOST: usize = 4096;
+const MOST: usize = 8192;
 /// Bytes that are decoded at once.
 const BYTES: usize = 256;
 const PAGE: u64 = 4096;
