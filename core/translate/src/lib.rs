@@ -20,6 +20,7 @@
 //! | when a block is made, and of what bytes | `make` |
 //! | code that changes, several vCPUs, when memory of blocks is used again | `shared`, `cache` |
 //! | the way in and out, what was flushed meanwhile | `engine`, `stubs`, `sites`, `tables` |
+//! | comparing each block with the interpreter while a machine runs | `engine::shadow` |
 //!
 //! # Precise state
 //! At every way out the guest's state is complete, that of the instruction at RIP and nothing of
