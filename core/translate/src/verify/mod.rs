@@ -33,14 +33,16 @@
 //! ## How
 //! A linear sweep decodes every byte again. Then abstract interpretation forwards over the control
 //! flow: [`state::State`] is what is known at an instruction. It is a small lattice: for each
-//! register a [`state::Value`], for the scratch word one, for the flags what was compared, and a
-//! set of [`state::Fact`]s, which a conditional jump adds to one of its two ways. Where ways meet,
-//! what both know is left; entries know nothing. It goes on until nothing changes. Blocks have no
-//! loops but those through a retry, so most instructions are looked at once.
+//! register, and the scratch word, a [`state::Value`], which is a number (a symbol and a constant)
+//! and maybe what that number is good for; for the flags what was compared; and a set of
+//! [`state::Fact`]s, which a conditional jump adds to one of its two ways. Where ways meet, what
+//! both know is left; entries know nothing. It goes on until nothing changes. Blocks have no loops
+//! but those through a retry, so most instructions are looked at once.
 //!
-//! The inline TLB's check, with what is known behind each instruction (V is whatever address):
+//! The inline TLB's check, with what is known behind each instruction. V is whatever address; on the
+//! right the [`state::Meaning`] of the register, or what else is new:
 //! ```text
-//!     lea   r9, [rbx + 8]                   ; r9 = rbx + 8            Number, call it V
+//!     lea   r9, [rbx + 8]                   ; r9 = rbx + 8            call it V
 //!     rorx  r10d, r9d, 12                   ; r10 = page of V, ..     Rotated
 //!     and   r10d, TLB_MASK                  ; r10 = index of V        TlbIndex
 //!     sub   r9, [rsp + r10*8 + tags]        ; r9 = V - tag            Distance
@@ -65,11 +67,11 @@
 //! | use a field of the state block | a line in `fields::FIELDS` |
 //! | use another table there | a variant of `fields::Table`, a line in `fields::table` |
 //! | go on in another class | a line in `fields::CROSSINGS` |
-//! | compute an address, an index or a hash otherwise | a rule in `rules::RULES`; a `Value` if it is one that no variant describes |
+//! | compute an address, an index or a hash otherwise | a rule in `rules::RULES`; a `Meaning` if no variant has it |
 //! | compare otherwise | a case in `rules::compared` and in `ways::decided` |
 //! | leave by another kind of site that comes back | a case in `ways::leave` |
 //!
-//! A new `Value` or `Fact` has to say in `mentions` which symbols it depends on, and a `Fact` in
+//! A new `Meaning` or `Fact` has to say in `mentions` which symbols it depends on, and a `Fact` in
 //! `after_fill` whether it outlives a visit of the engine. A rule must hold for all values, not
 //! for those that the emitter happens to have there. Nothing is ever let through by its place.
 
@@ -407,10 +409,8 @@ impl Proof<'_> {
                 if slot == reg::RSP {
                     return Err(Why::Register);
                 }
-                match result.filter(|_| slot == operand::slot(instruction.op0_register())) {
-                    Some(value) => state.set(slot, value),
-                    None => state.define(at, slot),
-                }
+                let own = slot == operand::slot(instruction.op0_register());
+                state.assign(at, slot, result.filter(|_| own).unwrap_or_default());
             }
         }
         if instruction.rflags_modified() != 0 {

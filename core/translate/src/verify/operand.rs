@@ -6,7 +6,7 @@ use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
 use super::Why;
 use super::allowed::StringUse;
 use super::fields::{Table, Use, allows, table};
-use super::state::{Fact, Run, State, Sum, Tags, Value};
+use super::state::{Fact, Meaning, Outcome, Run, State, Sum, Tags, Value};
 use crate::asm::reg;
 use crate::layout::tlb_index;
 
@@ -96,9 +96,9 @@ fn in_state_block(
     } else {
         let by_tlb = matches!(table, Table::Tags(_) | Table::Hosts | Table::Addends);
         let by_hash = matches!(table, Table::Rips(_) | Table::Codes(_));
-        match (state.value(slot(index)), instruction.memory_index_scale()) {
-            (Value::TlbIndex(of), 8) if by_tlb && number == 0 => Entry::Of(of),
-            (Value::JumpOffset(low), 1) if by_hash && number == 0 => Entry::Of(low),
+        match (state.value(slot(index)).meaning, instruction.memory_index_scale()) {
+            (Some(Meaning::TlbIndex(of)), 8) if by_tlb && number == 0 => Entry::Of(of),
+            (Some(Meaning::JumpOffset(low)), 1) if by_hash && number == 0 => Entry::Of(low),
             _ => return Err(Why::Table),
         }
     };
@@ -146,10 +146,10 @@ fn guest(state: &State, memory: &UsedMemory, access: Access) -> Result<(), Why> 
     };
     let sum = match (value(memory.base()), index) {
         (Some(a), Some(b)) => add(a, b),
-        (Some(one), None) | (None, Some(one)) => Some(one),
-        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => one.into(),
+        (None, None) => Outcome::default(),
     };
-    let Some(Value::Host { at, page }) = sum else { return Err(Why::Unchecked) };
+    let Some(Meaning::Host { at, page }) = sum.meaning else { return Err(Why::Unchecked) };
     if is_checked(state, at.plus(memory.displacement()), page, access) {
         Ok(())
     } else {
@@ -170,21 +170,18 @@ fn is_checked(state: &State, at: Sum, page: Sum, access: Access) -> bool {
 }
 
 /// The sum of two values.
-pub(super) fn add(a: Value, b: Value) -> Option<Value> {
-    Some(match (a, b) {
-        (Value::Number(at), Value::Addend { of: page })
-        | (Value::Addend { of: page }, Value::Number(at)) => Value::Host { at, page },
-        (Value::Number(a), Value::Number(b)) => match (a.known(), b.known()) {
-            (_, Some(b)) => Value::Number(a.plus(b)),
-            (Some(a), _) => Value::Number(b.plus(a)),
-            (None, None) => return None,
-        },
-        (Value::Host { at, page }, Value::Number(more))
-        | (Value::Number(more), Value::Host { at, page }) => {
-            Value::Host { at: at.plus(more.known()?), page }
+pub(super) fn add(a: Value, b: Value) -> Outcome {
+    match (a, b) {
+        (at, Value { meaning: Some(Meaning::Addend { of }), .. })
+        | (Value { meaning: Some(Meaning::Addend { of }), .. }, at) => {
+            Outcome::means(Meaning::Host { at: at.number, page: of })
         }
-        _ => return None,
-    })
+        _ => match (a.number.known(), b.number.known()) {
+            (_, Some(more)) => Outcome::from(a).plus(more),
+            (Some(more), None) => Outcome::from(b).plus(more),
+            (None, None) => Outcome::default(),
+        },
+    }
 }
 
 /// A string instruction: RCX elements at the host addresses in RDI and, maybe, RSI, upwards,
@@ -193,9 +190,9 @@ pub(super) fn string(state: &State, used: StringUse) -> Result<(), Why> {
     const RCX: u8 = 1;
     const RSI: u8 = 6;
     const RDI: u8 = 7;
-    let Value::Number(count) = state.value(RCX) else { return Err(Why::Unchecked) };
+    let count = state.value(RCX).number;
     let within = |register: u8, writes: bool| {
-        let Value::Host { at, page } = state.value(register) else { return false };
+        let Some(Meaning::Host { at, page }) = state.value(register).meaning else { return false };
         let run = |tags| Fact::Within(Run { of: page, tags, count, scale: used.size });
         at == page && (state.has(run(Tags::Write)) || !writes && state.has(run(Tags::Read)))
     };
@@ -216,11 +213,11 @@ pub(super) fn selects(entry: Entry, address: Sum) -> bool {
 
 /// The address that the engine finds in R9 and R10 if its check was not passed, and by which tags.
 pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
-    let Value::Distance { of, tags } = state.value(reg::R9) else { return None };
-    let entry = match state.value(reg::R10) {
-        Value::TlbIndex(index) => Entry::Of(index),
-        Value::Number(sum) => Entry::Number(usize::try_from(sum.known()?).ok()?),
-        _ => return None,
+    let Some(Meaning::Distance { of, tags }) = state.value(reg::R9).meaning else { return None };
+    let index = state.value(reg::R10);
+    let entry = match index.meaning {
+        Some(Meaning::TlbIndex(index)) => Entry::Of(index),
+        _ => Entry::Number(usize::try_from(index.number.known()?).ok()?),
     };
     selects(entry, of).then_some((of, tags))
 }

@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::fields::Table;
 use super::operand::{Entry, Place, add as sum, selects, slot};
-use super::state::{Compared, Fact, Run, SCRATCH, State, Sum, Value};
+use super::state::{Compared, Fact, Meaning, Outcome, Run, SCRATCH, State, Sum, Value};
 use crate::layout::{JUMP_MASK, TLB_MASK, at, jump_index};
 use kasane_spec_x86::flags;
 
@@ -22,7 +22,7 @@ pub(super) struct Step<'a> {
 }
 
 /// The new value of the first operand; `None` if nothing is known of it.
-type Rule = fn(&Step<'_>) -> Option<Value>;
+type Rule = fn(&Step<'_>) -> Option<Outcome>;
 
 /// Rules for instructions that change no register but their first operand.
 const RULES: &[(Mnemonic, Rule)] = &[
@@ -38,7 +38,7 @@ const RULES: &[(Mnemonic, Rule)] = &[
 
 impl Step<'_> {
     /// What the first operand becomes, if there is a rule for it.
-    pub(super) fn result(&self) -> Option<Value> {
+    pub(super) fn result(&self) -> Option<Outcome> {
         let mnemonic = self.instruction.mnemonic();
         let (_, rule) = RULES.iter().find(|(name, _)| *name == mnemonic)?;
         rule(self)
@@ -70,7 +70,7 @@ impl Step<'_> {
                 _ => None,
             },
             kind if is_constant(kind) => {
-                Some(Value::Number(Sum::constant(self.instruction.immediate(n))))
+                Some(Value::number(Sum::constant(self.instruction.immediate(n))))
             }
             _ => None,
         }
@@ -79,10 +79,10 @@ impl Step<'_> {
         is_constant(self.instruction.op_kind(n)).then(|| self.instruction.immediate(n))
     }
     fn number(&self, n: u32) -> Option<Sum> {
-        match self.operand(n)? {
-            Value::Number(sum) => Some(sum),
-            _ => None,
-        }
+        self.operand(n).map(|value| value.number)
+    }
+    fn meaning(&self, n: u32) -> Option<Meaning> {
+        self.operand(n)?.meaning
     }
     /// The table's entry that an operand is.
     fn element(&self) -> Option<(Table, Entry)> {
@@ -118,25 +118,25 @@ fn is_constant(kind: OpKind) -> bool {
 }
 
 /// MOV copies; out of the tables it takes addends and entries.
-fn moved(step: &Step<'_>) -> Option<Value> {
+fn moved(step: &Step<'_>) -> Option<Outcome> {
     let width = step.width()?;
     if let Some(element) = step.element() {
         return match element {
-            (Table::Addends, Entry::Of(of)) if step.is_held(of) => Some(Value::Addend { of }),
-            (Table::Codes(class), entry) => {
-                is_present(step.state, class, entry).then_some(Value::Entry { class })
+            (Table::Addends, Entry::Of(of)) if step.is_held(of) => {
+                Some(Outcome::means(Meaning::Addend { of }))
+            }
+            (Table::Codes(class), entry) if is_present(step.state, class, entry) => {
+                Some(Outcome::means(Meaning::Entry { class }))
             }
             _ => None,
         };
     }
     let value = step.operand(1)?;
     if width == 8 {
-        return Some(value);
+        return Some(value.into());
     }
-    match value {
-        Value::Number(sum) => Some(Value::Number(sum.low()?)),
-        _ => Some(Value::AtMost(value.bound()?.min(LOW))),
-    }
+    let bound = value.bound().unwrap_or(LOW).min(LOW);
+    Some(Outcome { number: value.number.low(), meaning: Some(Meaning::AtMost(bound)) })
 }
 
 /// Whether a jump table was found to have the target that an entry is for.
@@ -156,7 +156,7 @@ pub(super) fn is_present(state: &State, class: usize, entry: Entry) -> bool {
 }
 
 /// LEA: an address with a constant added, or the end of a run of elements.
-fn address(step: &Step<'_>) -> Option<Value> {
+fn address(step: &Step<'_>) -> Option<Outcome> {
     if !step.is_wide() {
         return None;
     }
@@ -166,14 +166,13 @@ fn address(step: &Step<'_>) -> Option<Value> {
         |register: Register| (register != Register::None).then(|| step.state.value(slot(register)));
     let (base, index) = (value(instruction.memory_base()), value(instruction.memory_index()));
     let scale = instruction.memory_index_scale();
-    let plus_more = |value: Value| sum(value, Value::Number(Sum::constant(more)));
-    match (base, index) {
-        (Some(Value::Distance { of, tags }), Some(Value::Number(count))) if more == 0 => {
-            let run = Run { of, tags, count, scale };
-            fits(step.state, run).then_some(Value::End(run))
+    match (base?, index) {
+        (Value { meaning: Some(Meaning::Distance { of, tags }), .. }, Some(count)) if more == 0 => {
+            let run = Run { of, tags, count: count.number, scale };
+            fits(step.state, run).then_some(Outcome::means(Meaning::End(run)))
         }
-        (Some(base), None) => plus_more(base),
-        (Some(base), Some(index)) if scale == 1 => sum(base, index).and_then(plus_more),
+        (base, None) => Some(Outcome::from(base).plus(more)),
+        (base, Some(index)) if scale == 1 => Some(sum(base, index).plus(more)),
         _ => None,
     }
 }
@@ -194,22 +193,22 @@ fn fits(state: &State, run: Run) -> bool {
 }
 
 /// RORX puts the number of an address's page into the lowest 20 bits, which is the TLB's hash.
-fn rotated(step: &Step<'_>) -> Option<Value> {
+fn rotated(step: &Step<'_>) -> Option<Outcome> {
     match (step.width()?, step.number(1)?, step.constant(2)?) {
-        (4, of, 12) => Some(Value::Rotated(of)),
+        (4, of, 12) => Some(Outcome::means(Meaning::Rotated(of))),
         _ => None,
     }
 }
 
 /// ADD of a host address to the distance from its page, of an addend to an address, of constants.
-fn added(step: &Step<'_>) -> Option<Value> {
+fn added(step: &Step<'_>) -> Option<Outcome> {
     if !step.is_wide() {
         return None;
     }
     let first = step.operand(0)?;
     if let Some((table, entry)) = step.element() {
-        return match (first, table) {
-            (Value::Distance { of, tags }, Table::Hosts) if selects(entry, of) => {
+        return match (first.meaning?, table) {
+            (Meaning::Distance { of, tags }, Table::Hosts) if selects(entry, of) => {
                 // The distance is one from its own page if the check with these tags was passed.
                 let checked = step.state.any(|fact| match fact {
                     Fact::Checked { of: other, tags: by, held, .. } => {
@@ -217,62 +216,55 @@ fn added(step: &Step<'_>) -> Option<Value> {
                     }
                     _ => false,
                 });
-                checked.then_some(Value::Host { at: of, page: of })
+                checked.then_some(Outcome::means(Meaning::Host { at: of, page: of }))
             }
             _ => None,
         };
     }
-    sum(first, step.operand(1)?)
+    Some(sum(first, step.operand(1)?))
 }
 
 /// SUB of a tag, or of a constant.
-fn subtracted(step: &Step<'_>) -> Option<Value> {
+fn subtracted(step: &Step<'_>) -> Option<Outcome> {
     if !step.is_wide() {
         return None;
     }
     let first = step.operand(0)?;
-    match (step.element(), first) {
-        (Some((Table::Tags(tags), entry)), Value::Number(of)) if selects(entry, of) => {
-            Some(Value::Distance { of, tags })
+    let of = first.number;
+    match step.element() {
+        Some((Table::Tags(tags), entry)) if selects(entry, of) => {
+            Some(Outcome::means(Meaning::Distance { of, tags }))
         }
-        (Some(_), _) => None,
-        (None, first) => {
-            let less = step.constant(1)?.wrapping_neg();
-            sum(first, Value::Number(Sum::constant(less)))
-        }
+        Some(_) => None,
+        None => Some(Outcome::from(first).plus(step.constant(1)?.wrapping_neg())),
     }
 }
 
 /// AND with a constant, which is the most that it can give.
-fn masked(step: &Step<'_>) -> Option<Value> {
+fn masked(step: &Step<'_>) -> Option<Outcome> {
     let width = step.width()?;
     let mask = step.constant(1)?;
     let mask = if width == 4 { mask & LOW } else { mask };
-    match step.operand(0) {
-        Some(Value::Mixed(low)) if mask == u64::from(JUMP_MASK) => Some(Value::JumpOffset(low)),
-        Some(Value::Rotated(of)) if mask == u64::from(TLB_MASK) => Some(Value::TlbIndex(of)),
-        // What the guest masks for itself is a number like any other.
-        _ => {
-            let scratch = [Register::R9, Register::R10, Register::R11];
-            let to = step.instruction.op0_register().full_register();
-            scratch.contains(&to).then_some(Value::AtMost(mask))
-        }
-    }
+    Some(Outcome::means(match step.meaning(0) {
+        Some(Meaning::Mixed(low)) if mask == u64::from(JUMP_MASK) => Meaning::JumpOffset(low),
+        Some(Meaning::Rotated(of)) if mask == u64::from(TLB_MASK) => Meaning::TlbIndex(of),
+        _ => Meaning::AtMost(mask),
+    }))
 }
 
 /// SHL in the jump tables' hash.
-fn shifted(step: &Step<'_>) -> Option<Value> {
-    match (step.width()?, step.operand(0)?, step.constant(1)?) {
-        (4, Value::Number(of), JUMP_SHIFT) => Some(Value::Shifted(of.low()?)),
+fn shifted(step: &Step<'_>) -> Option<Outcome> {
+    match (step.width()?, step.number(0)?, step.constant(1)?) {
+        (4, of, JUMP_SHIFT) => Some(Outcome::means(Meaning::Shifted(of.low()?))),
         _ => None,
     }
 }
 
 /// XOR in the jump tables' hash.
-fn combined(step: &Step<'_>) -> Option<Value> {
-    match (step.width()?, step.operand(0)?, step.operand(1)?) {
-        (4, Value::Shifted(low), Value::Number(other)) if other.low() == Some(low) => {
-            Some(Value::Mixed(low))
+fn combined(step: &Step<'_>) -> Option<Outcome> {
+    match (step.width()?, step.meaning(0)?, step.number(1)?) {
+        (4, Meaning::Shifted(low), other) if other.low() == Some(low) => {
+            Some(Outcome::means(Meaning::Mixed(low)))
         }
         _ => None,
     }
@@ -305,16 +297,16 @@ pub(super) fn compared(step: &Step<'_>) -> Compared {
 /// A register, or its lower half, with a constant.
 fn of_register(step: &Step<'_>) -> Option<Compared> {
     let (value, with) = (step.operand(0)?, step.constant(1)?);
-    match (step.width()?, value) {
-        (8, _) => Some(Compared::With(value, with)),
-        (_, Value::Number(sum)) => Some(Compared::With(Value::Number(sum.low()?), with & LOW)),
-        _ => None,
+    if step.is_wide() {
+        return Some(Compared::With(value, with));
     }
+    step.width()?;
+    Some(Compared::With(Value::number(value.number.low()?), with & LOW))
 }
 
 /// What is known of a table is known only by these rules: an instruction that takes an entry in
 /// another way is not.
-pub(super) fn takes_entry(step: &Step<'_>, result: Option<Value>) -> bool {
+pub(super) fn takes_entry(step: &Step<'_>, result: Option<Outcome>) -> bool {
     match step.instruction.mnemonic() {
         Mnemonic::Cmp => compared(step) != Compared::Nothing,
         Mnemonic::Jmp => true, // see `ways`

@@ -69,8 +69,8 @@ impl Sum {
     pub(super) fn known(self) -> Option<u64> {
         self.term.is_none().then_some(self.constant)
     }
-    fn mentions(self, symbol: Symbol) -> bool {
-        self.term.is_some_and(|term| term.symbol == symbol)
+    fn mentions(self, wanted: impl Fn(Symbol) -> bool) -> bool {
+        self.term.is_some_and(|term| wanted(term.symbol))
     }
 }
 
@@ -90,10 +90,15 @@ pub(super) struct Run {
     pub(super) scale: u32,
 }
 
-/// What is in a register.
+impl Run {
+    fn mentions(self, wanted: impl Fn(Symbol) -> bool) -> bool {
+        self.of.mentions(&wanted) || self.count.mentions(wanted)
+    }
+}
+
+/// What a number in a register is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Number(Sum),
+pub(super) enum Meaning {
     /// It is not more than this.
     AtMost(u64),
     /// Steps of the jump tables' hash of an address with this lower half: that shifted, both
@@ -127,29 +132,70 @@ pub(super) enum Value {
     },
 }
 
-impl Value {
-    /// It is not more than this.
-    pub(super) fn bound(self) -> Option<u64> {
-        match self {
-            Self::Number(sum) => sum.known(),
-            Self::AtMost(bound) => Some(bound),
-            _ => None,
-        }
-    }
-    fn mentions(self, symbol: Symbol) -> bool {
+impl Meaning {
+    fn mentions(self, wanted: impl Fn(Symbol) -> bool) -> bool {
         match self {
             Self::AtMost(_) | Self::Entry { .. } => false,
-            Self::Number(of)
-            | Self::Shifted(of)
+            Self::Shifted(of)
             | Self::Mixed(of)
             | Self::JumpOffset(of)
             | Self::Rotated(of)
             | Self::TlbIndex(of)
             | Self::Distance { of, .. }
-            | Self::Addend { of } => of.mentions(symbol),
-            Self::End(run) => run.of.mentions(symbol) || run.count.mentions(symbol),
-            Self::Host { at, page } => at.mentions(symbol) || page.mentions(symbol),
+            | Self::Addend { of } => of.mentions(wanted),
+            Self::End(run) => run.mentions(wanted),
+            Self::Host { at, page } => at.mentions(&wanted) || page.mentions(wanted),
         }
+    }
+}
+
+/// What is in a register. Guest code may come to any meaning by itself, and use the number as an
+/// address all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) number: Sum,
+    pub(super) meaning: Option<Meaning>,
+}
+
+impl Value {
+    pub(super) fn number(number: Sum) -> Self {
+        Self { number, meaning: None }
+    }
+    /// It is not more than this.
+    pub(super) fn bound(self) -> Option<u64> {
+        match self.meaning {
+            Some(Meaning::AtMost(bound)) => Some(bound),
+            _ => self.number.known(),
+        }
+    }
+    fn mentions(self, wanted: impl Fn(Symbol) -> bool) -> bool {
+        self.number.mentions(&wanted) || self.meaning.is_some_and(|m| m.mentions(wanted))
+    }
+}
+
+/// What an instruction gives; a number that is not known is a new symbol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) number: Option<Sum>,
+    pub(super) meaning: Option<Meaning>,
+}
+
+impl Outcome {
+    pub(super) fn means(meaning: Meaning) -> Self {
+        Self { number: None, meaning: Some(meaning) }
+    }
+    pub(super) fn plus(self, more: u64) -> Self {
+        let meaning = match self.meaning {
+            Some(Meaning::Host { at, page }) => Some(Meaning::Host { at: at.plus(more), page }),
+            meaning => meaning.filter(|_| more == 0),
+        };
+        Self { number: self.number.map(|number| number.plus(more)), meaning }
+    }
+}
+
+impl From<Value> for Outcome {
+    fn from(value: Value) -> Self {
+        Self { number: Some(value.number), meaning: value.meaning }
     }
 }
 
@@ -221,13 +267,13 @@ impl Fact {
             _ => (self == newer).then_some(self),
         }
     }
-    fn mentions(self, symbol: Symbol) -> bool {
+    fn mentions(self, wanted: impl Fn(Symbol) -> bool) -> bool {
         match self {
             Self::NotZero { .. } | Self::Holds { .. } | Self::Ac(_) => false,
             Self::Checked { of, .. } | Self::AtMost { of, .. } | Self::Present { of, .. } => {
-                of.mentions(symbol)
+                of.mentions(wanted)
             }
-            Self::Within(run) => run.of.mentions(symbol) || run.count.mentions(symbol),
+            Self::Within(run) => run.mentions(wanted),
         }
     }
     /// What is left of it when the engine was at work on the TLB in between.
@@ -257,20 +303,35 @@ fn each_slot() -> impl Iterator<Item = u8> {
 impl State {
     /// Where anybody may come from: nothing is known.
     pub(super) fn entry(at: u32) -> Self {
-        let mut slots = [Value::AtMost(u64::MAX); SLOTS];
+        let mut slots = [Value::number(Sum::constant(0)); SLOTS];
         for (place, slot) in slots.iter_mut().zip(each_slot()) {
-            *place = Value::Number(Sum::of(Symbol { at, slot, met: true }));
+            place.number = Sum::of(Symbol { at, slot, met: true });
         }
         Self { slots, compared: Compared::Nothing, facts: Vec::new() }
     }
 
     pub(super) fn value(&self, slot: u8) -> Value {
-        self.slots.get(usize::from(slot)).copied().unwrap_or(Value::AtMost(u64::MAX))
+        let nobodys = Symbol { at: u32::MAX, slot, met: true };
+        let found = self.slots.get(usize::from(slot)).copied();
+        found.unwrap_or(Value::number(Sum::of(nobodys)))
     }
     pub(super) fn set(&mut self, slot: u8, value: Value) {
         if let Some(place) = self.slots.get_mut(usize::from(slot)) {
             *place = value;
         }
+    }
+    /// The instruction at `at` gives a register a value.
+    pub(super) fn assign(&mut self, at: u32, slot: u8, outcome: Outcome) {
+        if let Some(number) = outcome.number {
+            self.set(slot, Value { number, meaning: outcome.meaning });
+            return;
+        }
+        self.define(at, slot);
+        // It may be about what this place's symbols meant before.
+        let stale = |symbol: Symbol| symbol.at == at && !symbol.met;
+        let number = self.value(slot).number;
+        let meaning = outcome.meaning.filter(|meaning| !meaning.mentions(stale));
+        self.set(slot, Value { number, meaning });
     }
     /// The instruction at `at` gives a register a value that nobody knows.
     pub(super) fn define(&mut self, at: u32, slot: u8) {
@@ -280,23 +341,25 @@ impl State {
     fn rename(&mut self, symbol: Symbol) {
         let mut pending = Vec::from([symbol]);
         while let Some(symbol) = pending.pop() {
-            self.facts.retain(|fact| !fact.mentions(symbol));
+            let stale = |other: Symbol| other == symbol;
+            self.facts.retain(|fact| !fact.mentions(stale));
             let compared = match self.compared {
-                Compared::With(value, _) => value.mentions(symbol),
-                Compared::Target { of, .. } => of.mentions(symbol),
+                Compared::With(value, _) => value.mentions(stale),
+                Compared::Target { of, .. } => of.mentions(stale),
                 Compared::Nothing | Compared::Zero { .. } => false,
             };
             if compared {
                 self.compared = Compared::Nothing;
             }
             for (place, slot) in self.slots.iter_mut().zip(each_slot()) {
-                if slot != symbol.slot && place.mentions(symbol) {
+                if slot != symbol.slot && place.number.mentions(stale) {
                     let other = Symbol { slot, ..symbol };
-                    *place = Value::Number(Sum::of(other));
+                    *place = Value::number(Sum::of(other));
                     pending.push(other);
                 }
+                place.meaning = place.meaning.filter(|meaning| !meaning.mentions(stale));
             }
-            self.set(symbol.slot, Value::Number(Sum::of(symbol)));
+            self.set(symbol.slot, Value::number(Sum::of(symbol)));
         }
     }
 
@@ -343,13 +406,11 @@ impl State {
 
     /// The engine filled the TLB in between. What is in registers stays; a distance may be one
     /// from a tag that is gone.
-    pub(super) fn after_fill(&mut self, at: u32) {
+    pub(super) fn after_fill(&mut self) {
         self.compared = Compared::Nothing;
         self.facts = self.facts.iter().filter_map(|fact| fact.after_fill()).collect();
-        for slot in each_slot() {
-            if matches!(self.value(slot), Value::Distance { .. }) {
-                self.define(at, slot);
-            }
+        for place in &mut self.slots {
+            place.meaning = place.meaning.filter(|m| !matches!(m, Meaning::Distance { .. }));
         }
     }
 
@@ -365,8 +426,12 @@ impl State {
             .filter_map(|fact| other.facts.iter().find_map(|theirs| fact.meet(*theirs)))
             .collect();
         for slot in each_slot() {
-            if before.value(slot) != other.value(slot) {
+            let (ours, theirs) = (before.value(slot), other.value(slot));
+            if ours.number != theirs.number {
                 self.rename(Symbol { at, slot, met: true });
+            } else if ours.meaning != theirs.meaning {
+                let number = self.value(slot).number;
+                self.set(slot, Value::number(number));
             }
         }
         *self != before
@@ -378,8 +443,7 @@ mod tests {
     use super::*;
 
     fn symbol(state: &State, slot: u8) -> Sum {
-        let Value::Number(sum) = state.value(slot) else { panic!("no number") };
-        sum
+        state.value(slot).number
     }
 
     #[test]
@@ -387,7 +451,7 @@ mod tests {
         let mut state = State::entry(0);
         state.define(8, 0);
         let old = symbol(&state, 0);
-        state.set(3, Value::Number(old.plus(4)));
+        state.set(3, Value::number(old.plus(4)));
         state.learn(Fact::AtMost { of: old, bound: 9 });
         state.define(8, 0);
         assert_eq!(symbol(&state, 0), old);
@@ -400,8 +464,8 @@ mod tests {
         let mut state = State::entry(0);
         let mut other = state.clone();
         let kept = symbol(&state, 1);
-        state.set(2, Value::Number(kept.plus(1)));
-        other.set(2, Value::Number(kept.plus(2)));
+        state.set(2, Value::number(kept.plus(1)));
+        other.set(2, Value::number(kept.plus(2)));
         assert!(state.meet(&other, 40));
         assert_eq!(symbol(&state, 1), kept);
         assert_eq!(symbol(&state, 2).behind(kept), None);
@@ -427,7 +491,7 @@ mod tests {
         let of = symbol(&state, 1);
         state.learn(Fact::AtMost { of, bound: 9 });
         let mut other = state.clone();
-        other.set(1, Value::Number(of.plus(1)));
+        other.set(1, Value::number(of.plus(1)));
         assert!(state.meet(&other, 40));
         assert_eq!(symbol(&state, 1), of);
         assert!(!state.has(Fact::AtMost { of, bound: 9 }));

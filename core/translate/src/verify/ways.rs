@@ -7,7 +7,7 @@ use iced_x86::{Code, ConditionCode, Instruction, OpKind};
 use super::fields::{Table, Told, crossings};
 use super::operand::{Entry, Place, refused, slot};
 use super::rules::is_present;
-use super::state::{Compared, Fact, State, Tags, Value};
+use super::state::{Compared, Fact, Meaning, State, Tags, Value};
 use super::{Block, Why};
 use crate::asm::reg;
 use crate::layout::at;
@@ -73,8 +73,8 @@ fn leave(block: &Block<'_>, mut state: State, at: u32) -> Result<Option<(u32, St
     if *write != (tags == Tags::Write) {
         return Err(Why::Retry);
     }
-    state.set(reg::R9, Value::Number(of));
-    state.after_fill(at);
+    state.set(reg::R9, Value::number(of));
+    state.after_fill();
     state.define(at, reg::R10);
     Ok(Some((*retry, state)))
 }
@@ -97,8 +97,8 @@ impl Block<'_> {
 fn may_go(block: &Block<'_>, state: &State, instruction: &Instruction, place: Place) -> bool {
     let class = block.class();
     let to = match (instruction.op0_kind(), place) {
-        (OpKind::Register, _) => match state.value(slot(instruction.op0_register())) {
-            Value::Entry { class } => class,
+        (OpKind::Register, _) => match state.value(slot(instruction.op0_register())).meaning {
+            Some(Meaning::Entry { class }) => class,
             _ => return false,
         },
         (_, Place::Element(Table::Codes(class), entry)) if is_present(state, class, entry) => class,
@@ -122,8 +122,7 @@ fn may_go(block: &Block<'_>, state: &State, instruction: &Instruction, place: Pl
 /// Whether a slot is one for code of the block's mode, and the engine will be told its number if it
 /// is empty.
 fn is_slot(block: &Block<'_>, state: &State, n: usize) -> bool {
-    let Value::Number(number) = state.value(reg::R9) else { return false };
-    let told = number.known() == Some(n as u64);
+    let told = state.value(reg::R9).number.known() == Some(n as u64);
     told && u32::try_from(n)
         .ok()
         .and_then(|n| block.slots.target(n))
@@ -183,14 +182,14 @@ fn less_than(state: &mut State, value: Value, bound: u64) {
 /// A value turned out to be not more than this.
 fn at_most(state: &mut State, value: Value, bound: u64) {
     const PAGE: u64 = 4096;
-    match value {
-        Value::Number(of) => state.learn(Fact::AtMost { of, bound }),
+    state.learn(Fact::AtMost { of: value.number, bound });
+    match value.meaning {
         // So the tag is the page's: no other page's distance is that small.
-        Value::Distance { of, tags } if bound < PAGE => {
+        Some(Meaning::Distance { of, tags }) if bound < PAGE => {
             let size = PAGE.saturating_sub(bound);
             state.learn(Fact::Checked { of, tags, size, held: true });
         }
-        Value::End(run) if bound <= PAGE => state.learn(Fact::Within(run)),
+        Some(Meaning::End(run)) if bound <= PAGE => state.learn(Fact::Within(run)),
         _ => {}
     }
 }

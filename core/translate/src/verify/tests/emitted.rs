@@ -71,6 +71,17 @@ const CASES: &[(&str, u16, Write)] = &[
         a.rep().movsb()?;
         a.rep().stosd()
     }),
+    ("guest code that computes what a check does", USER, |a| {
+        a.and(edx, 7)?;
+        a.mov(rcx, rdx)?;
+        a.rep().movsb()?;
+        a.shl(eax, 4)?;
+        a.mov(rbx, qword_ptr(rax))?;
+        a.rorx(eax, ebx, 12)?;
+        a.and(eax, 4095)?;
+        a.mov(dword_ptr(rax + 4), ecx)?;
+        a.push(rax)
+    }),
     ("time and segments", USER, |a| {
         a.rdtsc()?;
         a.rdtscp()?;
