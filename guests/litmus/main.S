@@ -11,7 +11,8 @@
 //
 // Two processors are needed, and four for IRIW; those that a test doesn't need sleep. Words of the command line: `runs=N`:
 // so often for each test and fence, 100000 when not given; `look=N`: so often at most, 2000000, while an outcome that must
-// be seen isn't (processors that the host runs in turns never show it); `only=NAME`: this test only.
+// be seen isn't (processors that the host runs in turns never show it), and with `look=0` it need not be seen; `only=NAME`:
+// this test only.
 #define LONG
 #include "guest.inc"
 #include "processors.inc"

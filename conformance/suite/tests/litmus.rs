@@ -1,6 +1,7 @@
 //! The memory model that a guest sees, by the guest `litmus`: of the outcomes that no interleaving
-//! gives, that of store buffering is seen, and those that SDM vol. 3A §8.2 forbids never are. Two
-//! processors of the host must be free at the same time.
+//! gives, that of store buffering is seen, and those that SDM vol. 3A §8.2 forbids never are. For it
+//! to be seen, two processors of the host must be free at the same time, so that only the long tests
+//! want it: the short ones run beside others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests may panic
 
 use kasane_conformance::OwnGuest;
@@ -21,9 +22,9 @@ fn assert_ordered(engine: &str, cpus: u32, words: &str, cases: u32) {
     assert_eq!(run.code, 0, "{}", run.messages);
 }
 
-/// 100,000 runs of each test and fence; more of SB when the host is busy and runs both in turns.
+/// 100,000 runs of each test and fence.
 fn short(engine: &str) {
-    assert_ordered(engine, 2, "look=20000000", CASES_OF_TWO);
+    assert_ordered(engine, 2, "look=0", CASES_OF_TWO);
     assert_ordered(engine, 4, "only=IRIW", CASES_OF_IRIW);
 }
 
