@@ -91,15 +91,16 @@ fn children_of(parent: u32) -> Vec<String> {
 #[cfg(target_os = "linux")]
 #[test]
 fn machines_end_with_the_demonstration_even_if_it_is_killed() {
+    use rustix::process::{Pid, Signal, kill_process};
     use std::io::Read;
-    for signal in ["TERM", "KILL"] {
+    for signal in [Signal::TERM, Signal::KILL] {
         let (mut command, _scratch) = command(&[HELLO, HANG], &[]);
         let mut program = command.spawn().unwrap();
         let mut until_hello = [0; 28];
         program.stdout.as_mut().unwrap().read_exact(&mut until_hello).unwrap();
         let machines = children_of(program.id());
-        let id = program.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        let id = program.id();
+        kill_process(Pid::from_child(&program), signal).unwrap();
         program.wait().unwrap();
         let end = Instant::now() + Duration::from_secs(20);
         let lives = |id: &String| {
@@ -113,7 +114,7 @@ fn machines_end_with_the_demonstration_even_if_it_is_killed() {
         // A program that is killed can't tidy up.
         let _tidy = std::fs::remove_dir_all(std::env::temp_dir().join(format!("kasane-demo-{id}")));
 
-        assert_eq!(machines.len(), 2, "{signal}");
-        assert!(!machines.iter().any(lives), "{signal}");
+        assert_eq!(machines.len(), 2, "{signal:?}");
+        assert!(!machines.iter().any(lives), "{signal:?}");
     }
 }

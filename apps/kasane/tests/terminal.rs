@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus};
 
 use guest::{HANG, HELLO, Scratch};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -60,9 +61,8 @@ impl Session {
         !tcgetattr(&self.terminal).unwrap().local_modes.contains(LocalModes::ICANON)
     }
 
-    fn signal(&self, name: &str) {
-        let id = self.program.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.program), signal).unwrap();
     }
 
     fn end(&mut self) -> ExitStatus {
@@ -99,15 +99,15 @@ fn ctrl_bracket_leaves_a_guest_that_takes_no_input() {
 #[test]
 fn signals_give_the_terminal_back() {
     use std::os::unix::process::ExitStatusExt;
-    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("QUIT", 3)] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let mut session = Session::start(&[]);
         let raw = session.is_raw();
-        session.signal(name);
+        session.signal(signal);
         let status = session.end();
 
-        assert!(raw, "{name}");
-        assert_eq!(status.signal(), Some(number), "{name}");
-        assert!(!session.is_raw(), "{name}");
+        assert!(raw, "{signal:?}");
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{signal:?}");
+        assert!(!session.is_raw(), "{signal:?}");
     }
 }
 
