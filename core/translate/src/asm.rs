@@ -4,6 +4,8 @@
 
 use alloc::vec::Vec;
 
+use crate::layout::RSP_AT;
+
 /// Host register numbers, as ModRM has them (SDM vol. 2A §2.1.5, with REX §2.2.1).
 pub(crate) mod reg {
     pub(crate) const RAX: u8 = 0;
@@ -26,17 +28,17 @@ impl Mem {
     pub(crate) fn base(base: u8, disp: i32) -> Self {
         Self { base: Some(base), index: None, disp }
     }
-    /// A field of the state block, which RSP points to.
+    /// A field of the state block, by its offset there.
     pub(crate) fn state(offset: usize) -> Self {
-        Self::base(reg::RSP, offset as i32)
+        Self::state_by(reg::RSP, offset)
+    }
+    /// The same by another register that holds what RSP holds in translated code.
+    pub(crate) fn state_by(base: u8, offset: usize) -> Self {
+        Self::base(base, (offset as i32).wrapping_sub(RSP_AT as i32))
     }
     /// A table in the state block, at an offset in a register.
     pub(crate) fn indexed(offset: usize, index: u8) -> Self {
-        Self { base: Some(reg::RSP), index: Some((index, 0)), disp: offset as i32 }
-    }
-    /// An element of 8 bytes of a table in the state block.
-    pub(crate) fn table(offset: usize, index: u8) -> Self {
-        Self { base: Some(reg::RSP), index: Some((index, 3)), disp: offset as i32 }
+        Self { index: Some((index, 0)), ..Self::state(offset) }
     }
 }
 
@@ -205,9 +207,18 @@ impl Asm {
             self.bytes(&value.to_le_bytes());
         }
     }
+    /// Sign-extended to 64 bits.
+    pub(crate) fn mov_state64(&mut self, offset: usize, value: i32) {
+        self.op_mem(true, &[0xC7], 0, Mem::state(offset));
+        self.imm32(value);
+    }
     pub(crate) fn mov_state32(&mut self, offset: usize, value: u32) {
         self.op_mem(false, &[0xC7], 0, Mem::state(offset));
         self.bytes(&value.to_le_bytes());
+    }
+    /// `CMP` of all of a register with a word of the state block.
+    pub(crate) fn cmp_state(&mut self, register: u8, offset: usize) {
+        self.op_mem(true, &[0x3B], register, Mem::state(offset));
     }
     pub(crate) fn cmp_imm(&mut self, register: u8, value: i32) {
         self.op_reg(true, &[0x81], 7, register);
@@ -226,6 +237,15 @@ impl Asm {
     pub(crate) fn jmp(&mut self) -> Jump {
         self.bytes(&[0xE9, 0, 0, 0, 0]);
         Jump(self.here().wrapping_sub(4))
+    }
+    /// `CALL` with a displacement to be filled in.
+    pub(crate) fn call(&mut self) -> Jump {
+        self.bytes(&[0xE8, 0, 0, 0, 0]);
+        Jump(self.here().wrapping_sub(4))
+    }
+    /// `POP` to memory. Where RSP is the base, it is what it is afterwards.
+    pub(crate) fn pop_mem(&mut self, mem: Mem) {
+        self.op_mem(false, &[0x8F], 0, mem);
     }
     /// `JMP` through memory.
     pub(crate) fn jmp_mem(&mut self, mem: Mem) {

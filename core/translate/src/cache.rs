@@ -11,7 +11,7 @@ use kasane_passthrough::CodeArena;
 
 use crate::emit::{FaultPoint, Translated};
 use crate::mode::Mode;
-use crate::sites::OpAt;
+use crate::sites::{HEAD, OP, OpAt};
 use crate::slots::{Numbers, Target};
 
 /// What identifies a block: the same bytes give other code at another RIP or in another mode.
@@ -77,6 +77,8 @@ impl SmallPoint {
 struct Link {
     /// Place of its displacement.
     patch: u32,
+    /// Where it leads while it is not bound.
+    way_out: u32,
     /// The number, from 1, of the one that was bound to the same block before.
     before: Option<NonZeroU32>,
 }
@@ -99,8 +101,10 @@ pub(crate) struct Made {
     pub(crate) guest_bytes: u64,
     /// Nanoseconds that it took.
     pub(crate) nanoseconds: u64,
-    /// Host bytes made of them.
+    /// Host bytes made of them, sites and all.
     pub(crate) host_bytes: u64,
+    /// Those of them that are sites.
+    pub(crate) site_bytes: u64,
     /// Blocks dropped because their bytes changed.
     pub(crate) invalidated: u64,
     /// Times that the whole cache was dropped because it was full.
@@ -110,7 +114,7 @@ pub(crate) struct Made {
 /// The code cache of a machine.
 pub(crate) struct Cache {
     arena: Arc<dyn CodeArena>,
-    /// First free byte.
+    /// First free byte, a multiple of 8.
     next: u32,
     /// First byte behind the stubs.
     start: u32,
@@ -152,9 +156,9 @@ impl Cache {
     pub(crate) fn is_full(&self) -> bool {
         (self.next as usize).saturating_add(BLOCK_MAX) > self.arena.capacity()
     }
-    /// Where the next block will stand.
+    /// Where the next block's entry will be.
     pub(crate) fn next(&self) -> u32 {
-        self.next
+        self.next.wrapping_add(HEAD as u32)
     }
     /// Only while nobody runs in the arena.
     pub(crate) fn drop_all(&mut self) {
@@ -177,22 +181,22 @@ impl Cache {
         mut translated: Translated,
         ops: Box<[Op]>,
     ) -> Option<()> {
-        let entry = self.next;
+        let entry = self.next();
         let op_at = |number: u32| ops.get(number as usize).map(OpAt::new);
-        let code_len = translated.code.len();
-        let mut bytes = core::mem::take(&mut translated.code);
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        for site in &translated.sites {
-            let site = site.with_op(op_at)?;
-            bytes.extend_from_slice(site.to_bytes().get(..site.len())?);
+        for (place, number) in &translated.ops {
+            let room = translated.code.get_mut(*place..place.wrapping_add(OP))?;
+            room.copy_from_slice(&op_at(*number)?.to_bytes());
         }
-        if bytes.len() > BLOCK_MAX {
+        let code = &translated.code;
+        if code.len() > BLOCK_MAX {
             return None;
         }
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
-        unsafe { self.arena.write(entry as usize, &bytes) }.ok()?;
-        self.next = entry.wrapping_add((bytes.len() as u32).next_multiple_of(16));
-        self.count(&translated, code_len);
+        unsafe { self.arena.write(self.next as usize, &key.rip.to_le_bytes()) }.ok()?;
+        // SAFETY: as above.
+        unsafe { self.arena.write(entry as usize, code) }.ok()?;
+        self.next = entry.wrapping_add((code.len() as u32).next_multiple_of(8));
+        self.count(&translated);
         let page = self.pages.entry(key.gpa & !0xFFF).or_default();
         page.version = version;
         page.keys.push(key);
@@ -209,25 +213,28 @@ impl Cache {
         self.ops.push(ops);
         Some(())
     }
-    fn count(&mut self, translated: &Translated, code_len: usize) {
+    fn count(&mut self, translated: &Translated) {
         let made = &mut self.made;
         made.blocks = made.blocks.wrapping_add(1);
         made.instructions = made.instructions.wrapping_add(translated.instructions as u64);
         made.guest_bytes = made.guest_bytes.wrapping_add(translated.guest_bytes);
-        made.host_bytes = made.host_bytes.wrapping_add(code_len as u64);
+        made.host_bytes = made.host_bytes.wrapping_add(translated.code.len() as u64);
+        made.site_bytes = made.site_bytes.wrapping_add(translated.site_bytes as u64);
     }
 
-    /// Lets the jump at `patch` go to a block's entry for the host's flags.
-    pub(crate) fn link(&mut self, patch: u32, to: Key) {
+    /// Lets the jump at `patch` go to a block's entry for the host's flags, and no more to its way
+    /// out.
+    pub(crate) fn link(&mut self, patch: u32, way_out: u32, to: Key) {
         let Some(block) = self.blocks.get_mut(&to) else { return };
-        self.links.push(Link { patch, before: block.incoming });
+        self.links.push(Link { patch, way_out, before: block.incoming });
         block.incoming = NonZeroU32::new(self.links.len() as u32);
         let target = block.host_entry;
-        self.patch(patch, target.wrapping_sub(patch).wrapping_sub(4));
+        self.bind(patch, target);
     }
-    fn patch(&self, at: u32, displacement: u32) {
-        // SAFETY: the four bytes are the displacement of a jump, aligned, so that who runs there
-        // meanwhile finds the old one or the new one, and both are right.
+    fn bind(&self, at: u32, target: u32) {
+        let displacement = target.wrapping_sub(at).wrapping_sub(4);
+        // SAFETY: the four bytes are the displacement of a jump, within one word of 8 bytes, so that
+        // who runs there meanwhile finds the old one or the new one, and both are right.
         let written = unsafe { self.arena.write(at as usize, &displacement.to_le_bytes()) };
         debug_assert!(written.is_ok());
     }
@@ -246,7 +253,7 @@ impl Cache {
             let Some(block) = self.blocks.remove(&key) else { continue };
             let mut incoming = block.incoming;
             while let Some(link) = incoming.and_then(|n| self.links.get(n.get() as usize - 1)) {
-                self.patch(link.patch, 0); // its own way out follows
+                self.bind(link.patch, link.way_out);
                 incoming = link.before;
             }
             self.made.invalidated = self.made.invalidated.wrapping_add(1);

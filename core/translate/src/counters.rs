@@ -53,6 +53,7 @@ impl Counters {
             add("instructions", made.instructions);
             add("guest_bytes", made.guest_bytes);
             add("host_bytes", made.host_bytes);
+            add("site_bytes", made.site_bytes);
             add("nanoseconds", made.nanoseconds);
             add("invalidated_blocks", made.invalidated);
             add("cache_flushes", made.flushes);

@@ -21,12 +21,12 @@ use kasane_spec_x86::flags;
 use crate::cache::Key;
 use crate::counters::Counters;
 use crate::guest::uses_vectors;
-use crate::layout::{CLASSES, COUNTS, Hot, StateBlock};
+use crate::layout::{CLASSES, COUNTS, Hot, RSP_AT, StateBlock, TlbEntry};
 use crate::make::Maker;
 use crate::mode::{Mode, linear, segment_limits};
 use crate::refused::Refused;
 use crate::shared::Shared;
-use crate::sites::{OpAt, Site};
+use crate::sites::{CALL, OpAt, Site};
 use crate::tables::{Page, Tables};
 use shadow::Shadow;
 
@@ -147,7 +147,7 @@ impl Translated {
     /// Follows what the interpreter and others did to TLB and code.
     fn catch_up(&mut self, cpu: &mut Cpu) {
         let hot = &mut self.state.hot;
-        self.shared.read_log(self.index, &mut self.log_read, |page| hot.protect(page));
+        self.shared.read_log(self.index, &mut self.log_read, |page| self.tables.protect(hot, page));
         if !cpu.tlb.moved() {
             return;
         }
@@ -337,7 +337,7 @@ impl Translated {
         hot.set_guest_flags(cpu.state.rflags);
         let s = &cpu.state;
         let segments = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs];
-        hot.segment_base = cpu.mode.base;
+        hot.set_bases(cpu.mode.base);
         if self.mode.bits() != 64 {
             hot.segment_limit = segments.map(|segment| segment_limits(cpu, segment));
         }
@@ -366,7 +366,7 @@ impl Translated {
         }
         cpu.state.rflags = hot.rflags & !flags::ARITHMETIC | hot.guest_flags();
         cpu.state.rip = rip;
-        let [.., fs, gs] = hot.segment_base;
+        let [fs, gs] = hot.upper_bases;
         let held = [cpu.state.fs.base, cpu.state.gs.base, cpu.state.msrs.kernel_gs_base];
         if cpu.code64() && held != [fs, gs, hot.kernel_gs] {
             cpu.state.fs.base = fs;
@@ -388,7 +388,7 @@ impl Translated {
             // code behind them expect, `hot.entry` is the entry of a block or the retry of a check,
             // and `hot.vector` points to the vCPU's registers, which nobody else uses now. The
             // vCPU is inside, so that no code is overwritten.
-            let outcome = unsafe { self.shared.arena.run(entry, hot.cast()) };
+            let outcome = unsafe { self.shared.arena.run(entry, hot.byte_add(RSP_AT).cast()) };
             self.follow_rights(cpu);
             if let Outcome::Fault { offset, .. } = outcome {
                 return self.host_fault(cpu, offset);
@@ -399,17 +399,19 @@ impl Translated {
                 }
                 continue;
             }
+            let at = self.state.hot.site.wrapping_sub(self.address(0)) as u32;
             // SAFETY: code was left by this site just now, and this vCPU is inside, so that nobody
             // drops the cache.
-            let site = unsafe { Site::at(&*self.shared.arena, self.state.hot.site) };
-            if let Some(left) = self.at_site(cpu, site) {
+            let site = unsafe { Site::at(&*self.shared.arena, at) };
+            let Some(site) = site else { return Left::Ran(Ran::Failed) };
+            if let Some(left) = self.at_site(cpu, site, at) {
                 return left;
             }
         }
     }
 
-    /// `None`: in again at `Hot::entry`.
-    fn at_site(&mut self, cpu: &mut Cpu, site: Site<OpAt>) -> Option<Left> {
+    /// `at`: the site's place. `None`: in again at `Hot::entry`.
+    fn at_site(&mut self, cpu: &mut Cpu, site: Site<OpAt>, at: u32) -> Option<Left> {
         match site {
             Site::Access { rip, retry, write } => {
                 self.counters.tlb_misses = self.counters.tlb_misses.wrapping_add(1);
@@ -427,7 +429,7 @@ impl Translated {
                 self.counters.links = self.counters.links.wrapping_add(1);
                 self.go_on(cpu, rip, |this, cpu| {
                     if let Some((key, _)) = this.key(cpu, rip) {
-                        this.shared.cache().link(patch, key);
+                        this.shared.cache().link(patch, at.wrapping_sub(CALL as u32), key);
                     }
                 })
             }
@@ -571,10 +573,12 @@ impl Translated {
         let hot = &mut self.state.hot;
         let [_, _, _, _, _, _, _, _, _, distance, index, ..] = hot.regs;
         let Some(tlb) = hot.tlb.get(class) else { return false };
-        let tags = if write { &tlb.write } else { &tlb.read };
-        let Some(tag) = tags.get(index as usize) else { return false };
-        let va = distance.wrapping_add(*tag);
-        if !Cpu::canonical(va) || *tag == va & !0xFFF {
+        let Some(entry) = tlb.entries.get(index as usize / size_of::<TlbEntry>()) else {
+            return false;
+        };
+        let tag = if write { entry.write } else { entry.read };
+        let va = distance.wrapping_add(tag);
+        if !Cpu::canonical(va) || tag == va & !0xFFF {
             return false; // a known page is refused for its end
         }
         let wanted = if write { Access::Write } else { Access::Read };

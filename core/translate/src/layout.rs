@@ -1,8 +1,11 @@
 //! The state block: what translated code reaches through RSP.
 //!
 //! RSP is the only register that translated code needs for itself all the time, and a guest's RSP
-//! lives in R15, so the block stands where a stack would be. Below it lies room for the frames of
-//! signals that a home delivers on this stack.
+//! lives in R15, so the block stands where a stack would be. RSP points to the inline TLB of
+//! supervisor code, so that its entries are reached with a displacement of one byte. So are the 128
+//! bytes below RSP, which hold what code names most: the System V ABI (AMD64 supplement, §3.2.2)
+//! keeps signals away from them. The highest 8 of them take the return address where code is left.
+//! Below those lies room for the frames of signals that a home delivers on this stack.
 //!
 //! | host register | holds |
 //! |---|---|
@@ -22,8 +25,14 @@ use kasane_spec_x86::flags;
 
 /// Entries of each inline TLB table.
 pub(crate) const TLB_ENTRIES: usize = 4096;
-/// Mask of the index in an address that was rotated right by 12.
-pub(crate) const TLB_MASK: u32 = TLB_ENTRIES as u32 - 1;
+/// By how many bits an address is rotated right, and what is left of it then: its entry's offset.
+pub(crate) const TLB_ROTATION: u8 = 12 - TLB_SHIFT as u8;
+pub(crate) const TLB_MASK: u32 = (TLB_ENTRIES as u32 - 1) << TLB_SHIFT;
+const TLB_SHIFT: u32 = size_of::<TlbEntry>().trailing_zeros();
+/// What RSP points to: an offset in [`Hot`].
+pub(crate) const RSP_AT: usize = offset_of!(Hot, tlb);
+/// Sizes of accesses that have a word in [`Hot::last`].
+const LAST: [u64; 4] = [1, 4, 8, 16];
 /// Entries of each table of jump targets.
 pub(crate) const JUMP_ENTRIES: usize = 32768;
 /// Numbers of polls, see [`Hot::counts`].
@@ -37,16 +46,22 @@ pub(crate) const CLASSES: usize = 3;
 /// Room for signal frames.
 const STACK: usize = 64 << 10;
 
-/// The inline TLB of one privilege class. A tag is a page's address; one that is not valid is a
-/// page that has another index, which no address that selects the entry can lie in.
+/// An entry of an inline TLB. A tag is a page's address; one that is not valid is a page that has
+/// another index, which no address that selects the entry can lie in.
+#[repr(C)]
+pub(crate) struct TlbEntry {
+    pub(crate) read: u64,
+    pub(crate) write: u64,
+    /// Host address less guest address of the page.
+    pub(crate) addend: u64,
+    /// Host address of the page.
+    pub(crate) host: u64,
+}
+
+/// The inline TLB of one privilege class.
 #[repr(C)]
 pub(crate) struct ClassTlb {
-    pub(crate) read: [u64; TLB_ENTRIES],
-    pub(crate) write: [u64; TLB_ENTRIES],
-    /// Host address of the page.
-    pub(crate) host: [u64; TLB_ENTRIES],
-    /// Host address less guest address of the page.
-    pub(crate) addend: [u64; TLB_ENTRIES],
+    pub(crate) entries: [TlbEntry; TLB_ENTRIES],
 }
 
 /// Where translated code for a guest address begins; invalid entries as in [`ClassTlb`].
@@ -56,10 +71,10 @@ pub(crate) struct JumpTable {
     pub(crate) entries: [[u64; 2]; JUMP_ENTRIES],
 }
 
-/// What RSP points to.
+/// What translated code knows. All of it but what the tables hold is a field by its own name.
 #[repr(C)]
 pub(crate) struct Hot {
-    // What code names most comes first: displacements below 128 are shorter.
+    // What code names most comes first, in 128 bytes.
     /// The guest's R9, R10, R11, R15.
     pub(crate) homed: [u64; 4],
     /// The guest's arithmetic flags: OF in bit 0, LAHF's byte in bits 8 to 15.
@@ -67,14 +82,24 @@ pub(crate) struct Hot {
     /// Polls until translated code is left to look around; negative: now. Several, because a
     /// decrement has to wait for the last one of the same number.
     pub(crate) counts: [i32; COUNTS],
-    /// Where code was left: the site's place in the arena.
-    pub(crate) site: u32,
+    /// [`TLB_MASK`], and the last offset in a page where accesses of [`LAST`] sizes may begin:
+    /// shorter to name than constants.
+    pub(crate) tlb_mask: u32,
     /// An interrupt waits for IF.
     pub(crate) waiting: u32,
+    pub(crate) last: [u64; LAST.len()],
     /// RFLAGS but for the arithmetic flags.
     pub(crate) rflags: u64,
-    /// Bases of the guest's segments, by [`kasane_cpu::Seg`].
-    pub(crate) segment_base: [u64; 6],
+    /// Bases of FS and GS.
+    pub(crate) upper_bases: [u64; 2],
+    /// Code writes its return address here where it is left.
+    _called: u64,
+    /// RSP points here.
+    pub(crate) tlb: [ClassTlb; CLASSES],
+    /// Where code was left: the address of the site.
+    pub(crate) site: u64,
+    /// Bases of the guest's first segments, by [`kasane_cpu::Seg`].
+    pub(crate) lower_bases: [u64; 4],
     /// The host's registers by number, saved when code is left. That of RSP is not used.
     pub(crate) regs: [u64; 16],
     /// Address at which code is entered.
@@ -117,7 +142,6 @@ pub(crate) struct Hot {
     pub(crate) host_mxcsr: u32,
     /// The flags at a host exception, as in `flags`.
     pub(crate) fault_flags: u32,
-    pub(crate) tlb: [ClassTlb; CLASSES],
     pub(crate) jumps: [JumpTable; CLASSES],
     pub(crate) slots: [u64; SLOTS],
 }
@@ -130,9 +154,9 @@ pub(crate) struct StateBlock {
     pub(crate) hot: Hot,
 }
 
-/// Offsets from RSP.
+/// Offsets in [`Hot`].
 pub(crate) mod at {
-    use super::{COUNTS, ClassTlb, Hot, JumpTable, Seg, offset_of};
+    use super::{COUNTS, ClassTlb, Hot, JumpTable, LAST, Seg, TlbEntry, offset_of};
 
     pub(crate) const FLAGS: usize = offset_of!(Hot, flags);
     pub(crate) const SITE: usize = offset_of!(Hot, site);
@@ -183,8 +207,19 @@ pub(crate) mod at {
         };
         offset_of!(Hot, homed) + 8 * place
     }
+    pub(crate) const TLB_MASK: usize = offset_of!(Hot, tlb_mask);
+    /// Of the last offset in a page where an access of this size may begin.
+    pub(crate) fn last(size: u32) -> Option<usize> {
+        let place = LAST.iter().position(|known| *known == u64::from(size))?;
+        Some(offset_of!(Hot, last).wrapping_add(place.wrapping_mul(8)))
+    }
     pub(crate) const fn segment_base(seg: Seg) -> usize {
-        offset_of!(Hot, segment_base) + 8 * seg as usize
+        let number = seg as usize;
+        if number < 4 {
+            offset_of!(Hot, lower_bases) + 8 * number
+        } else {
+            offset_of!(Hot, upper_bases) + 8 * (number - 4)
+        }
     }
     pub(crate) const fn segment_limit(seg: Seg, write: bool) -> usize {
         offset_of!(Hot, segment_limit) + 16 * seg as usize + 8 * write as usize
@@ -193,16 +228,16 @@ pub(crate) mod at {
         offset_of!(Hot, tlb) + class * size_of::<ClassTlb>()
     }
     pub(crate) const fn read_tags(class: usize) -> usize {
-        tlb(class) + offset_of!(ClassTlb, read)
+        tlb(class) + offset_of!(TlbEntry, read)
     }
     pub(crate) const fn write_tags(class: usize) -> usize {
-        tlb(class) + offset_of!(ClassTlb, write)
+        tlb(class) + offset_of!(TlbEntry, write)
     }
     pub(crate) const fn hosts(class: usize) -> usize {
-        tlb(class) + offset_of!(ClassTlb, host)
+        tlb(class) + offset_of!(TlbEntry, host)
     }
     pub(crate) const fn addends(class: usize) -> usize {
-        tlb(class) + offset_of!(ClassTlb, addend)
+        tlb(class) + offset_of!(TlbEntry, addend)
     }
     /// Of the count for the poll of an instruction.
     pub(crate) const fn count(rip: u64) -> usize {
@@ -223,7 +258,7 @@ pub(crate) mod at {
     }
 }
 
-/// The TLB index of an address.
+/// The index of an address's entry in its inline TLB.
 pub(crate) fn tlb_index(va: u64) -> usize {
     (va >> 12) as usize % TLB_ENTRIES
 }
@@ -254,42 +289,31 @@ pub(crate) trait Table {
 
 impl Table for ClassTlb {
     fn flush(&mut self) {
-        for (index, (read, write)) in self.read.iter_mut().zip(&mut self.write).enumerate() {
-            *read = no_page(index);
-            *write = no_page(index);
-        }
+        (0..TLB_ENTRIES).for_each(|index| self.flush_index(index));
     }
     fn flush_index(&mut self, index: usize) {
-        if let (Some(read), Some(write)) = (self.read.get_mut(index), self.write.get_mut(index)) {
-            (*read, *write) = (no_page(index), no_page(index));
+        if let Some(entry) = self.entries.get_mut(index) {
+            (entry.read, entry.write) = (no_page(index), no_page(index));
         }
     }
 }
 
 impl ClassTlb {
-    /// Forgets that the page at host address `page` may be written.
-    pub(crate) fn protect(&mut self, page: u64) {
-        for (index, (write, host)) in self.write.iter_mut().zip(&self.host).enumerate() {
-            if *host == page {
-                *write = no_page(index);
-            }
+    /// Forgets that a page may be written if it is the one at host address `page`.
+    pub(crate) fn protect_index(&mut self, index: usize, page: u64) {
+        if let Some(entry) = self.entries.get_mut(index)
+            && entry.host == page
+        {
+            entry.write = no_page(index);
         }
     }
     /// Gives the entry's index.
     pub(crate) fn fill(&mut self, va: u64, host: u64, writable: bool) -> usize {
         let index = tlb_index(va);
         let page = va & !0xFFF;
-        if let Some(place) = self.read.get_mut(index) {
-            *place = page;
-        }
-        if let Some(place) = self.write.get_mut(index) {
-            *place = if writable { page } else { no_page(index) };
-        }
-        if let Some(place) = self.host.get_mut(index) {
-            *place = host;
-        }
-        if let Some(place) = self.addend.get_mut(index) {
-            *place = host.wrapping_sub(page);
+        if let Some(entry) = self.entries.get_mut(index) {
+            let write = if writable { page } else { no_page(index) };
+            *entry = TlbEntry { read: page, write, addend: host.wrapping_sub(page), host };
         }
         index
     }
@@ -363,9 +387,16 @@ impl Hot {
         let overflow = if self.flags & 1 != 0 { flags::OF } else { 0 };
         overflow | self.flags >> 8 & 0xFF & flags::ARITHMETIC
     }
-    /// Forgets in every class that the page at host address `page` may be written.
-    pub(crate) fn protect(&mut self, page: u64) {
-        self.tlb.iter_mut().for_each(|tlb| tlb.protect(page));
+    /// Bases of the guest's segments, by [`kasane_cpu::Seg`].
+    pub(crate) fn set_bases(&mut self, bases: [u64; 6]) {
+        let [es, cs, ss, ds, fs, gs] = bases;
+        self.lower_bases = [es, cs, ss, ds];
+        self.upper_bases = [fs, gs];
+    }
+    /// The constants that code names.
+    pub(crate) fn set_constants(&mut self) {
+        self.tlb_mask = TLB_MASK;
+        self.last = LAST.map(|size| 4096u64.wrapping_sub(size));
     }
 }
 
@@ -390,6 +421,7 @@ mod tests {
     #[test]
     fn offsets_fit_a_displacement() {
         assert!(size_of::<Hot>() < i32::MAX as usize);
-        assert!(at::SITE < 128 && at::RFLAGS < 128 && at::segment_base(Seg::Gs) < 128);
+        assert_eq!(RSP_AT, 128);
+        assert_eq!(size_of::<StateBlock>() % 4096, 0);
     }
 }

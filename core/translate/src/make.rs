@@ -199,7 +199,7 @@ impl Translated {
             code: &translated.code,
             at,
             host_entry: translated.host_entry,
-            sites: &translated.sites,
+            rip: key.rip,
             stubs: self.shared.stubs,
             slots: &cache.slots,
             mode: key.mode,

@@ -1,14 +1,27 @@
 //! Where translated code is left, and why.
 //!
-//! A block's sites stand behind its code in the arena, and code names its site by that place. So
-//! who comes out finds what to do without a lock and without a table, and sites live exactly as
-//! long as the code that names them.
+//! Code is left by a CALL of a stub, and what stands behind the CALL says why: the site. So who
+//! comes out finds what to do without a lock and without a table, a way out takes 5 bytes of code,
+//! and sites live exactly as long as the code that names them. There are very many, so they are
+//! packed, and count from their block's head:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | kind; [`FAR`] set if RIP takes 8 bytes |
+//! | 2 | from the block's entry to here |
+//! | 2 or 8 | RIP less that of the block, sign-extended, or RIP |
+//! | 0, 2 or 8 | nothing; a place less the block's entry; the address of an instruction |
 
 use kasane_interp::Op;
 use kasane_passthrough::CodeArena;
 
+/// Bytes of the CALL in front of a site.
+pub(crate) const CALL: u64 = 5;
+/// Bytes in front of a block's entry: its RIP.
+pub(crate) const HEAD: usize = 8;
+
 /// `O`: an instruction that the interpreter does; its number among the block's as long as the
-/// block is being made, where it stands then.
+/// block is being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Site<O> {
     /// An access that the inline TLB refused. RIP is the instruction's; the check is made again
@@ -17,7 +30,7 @@ pub(crate) enum Site<O> {
     /// An access that a segment refused.
     Refused { rip: u64 },
     /// A jump within the page whose displacement at `patch` (an offset in the arena) can be bound
-    /// to the target's entry for the host's flags.
+    /// to the target's entry for the host's flags. Until then it leads to the way out by this site.
     Link { rip: u64, patch: u32 },
     /// The interpreter does the instruction at RIP.
     Interpret { rip: u64, op: O },
@@ -43,6 +56,10 @@ impl OpAt {
     pub(crate) fn new(op: &Op) -> Self {
         Self(op)
     }
+    /// As it stands in a site.
+    pub(crate) fn to_bytes(self) -> [u8; OP] {
+        (self.0 as u64).to_le_bytes()
+    }
     /// # Safety
     /// No cache was dropped since the reference was found.
     pub(crate) unsafe fn op(&self) -> &Op {
@@ -52,72 +69,197 @@ impl OpAt {
     }
 }
 
-/// Bytes of a site in the arena at most.
-const LONGEST: usize = 24;
+/// Bytes of a site at most.
+pub(crate) const LONGEST: usize = 1 + 2 + 8 + OP;
+/// Bytes of the address of an instruction, which are a site's last.
+pub(crate) const OP: usize = 8;
+/// RIP is far from the block's.
+const FAR: u8 = 0x80;
 
-impl<O> Site<O> {
-    /// Bytes in the arena. There are very many sites, so those without an instruction take less.
-    pub(crate) fn len(&self) -> usize {
-        if matches!(self, Self::Interpret { .. }) { LONGEST } else { 16 }
+const READ: u8 = 0;
+const WRITE: u8 = 1;
+const REFUSED: u8 = 2;
+const LINK: u8 = 3;
+const INTERPRET: u8 = 4;
+const INDIRECT: u8 = 5;
+const GO: u8 = 6;
+const ARRIVED: u8 = 7;
+
+/// What the places in a site count from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The block's entry, an offset in the arena.
+    pub(crate) entry: u32,
+    /// That of the block's first instruction.
+    pub(crate) rip: u64,
+}
+
+/// A packed site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packed {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Packed {
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.len.saturating_add(bytes.len());
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(bytes);
+            self.len = end;
+        }
     }
-    /// With the instruction, if there is one, replaced.
-    pub(crate) fn with_op<P>(self, replace: impl FnOnce(O) -> Option<P>) -> Option<Site<P>> {
-        Some(match self {
-            Self::Access { rip, retry, write } => Site::Access { rip, retry, write },
-            Self::Refused { rip } => Site::Refused { rip },
-            Self::Link { rip, patch } => Site::Link { rip, patch },
-            Self::Interpret { rip, op } => Site::Interpret { rip, op: replace(op)? },
-            Self::Indirect { rip, retry } => Site::Indirect { rip, retry },
-            Self::Go { rip } => Site::Go { rip },
-            Self::Arrived => Site::Arrived,
-        })
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
-impl Site<OpAt> {
-    /// As many of them as `len` says count.
-    pub(crate) fn to_bytes(self) -> [u8; LONGEST] {
-        let none = core::ptr::null();
-        let (kind, place, rip, op) = match self {
-            Self::Access { rip, retry, write: false } => (0, retry, rip, none),
-            Self::Access { rip, retry, write: true } => (1, retry, rip, none),
-            Self::Refused { rip } => (2, 0, rip, none),
-            Self::Link { rip, patch } => (3, patch, rip, none),
-            Self::Interpret { rip, op } => (4, 0, rip, op.0),
-            Self::Indirect { rip, retry } => (5, retry, rip, none),
-            Self::Go { rip } => (6, 0, rip, none),
-            Self::Arrived => (7, 0, 0, none),
-        };
-        let mut bytes = [0; LONGEST];
-        let words = [rip, u64::from(place) << 32 | kind, op as u64];
-        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
-            to.copy_from_slice(&word.to_le_bytes());
+impl<O> Site<O> {
+    /// Kind, RIP, and a place.
+    fn parts(&self) -> (u8, u64, Option<u32>) {
+        match *self {
+            Self::Access { rip, retry, write: false } => (READ, rip, Some(retry)),
+            Self::Access { rip, retry, write: true } => (WRITE, rip, Some(retry)),
+            Self::Refused { rip } => (REFUSED, rip, None),
+            Self::Link { rip, patch } => (LINK, rip, Some(patch)),
+            Self::Interpret { rip, .. } => (INTERPRET, rip, None),
+            Self::Indirect { rip, retry } => (INDIRECT, rip, Some(retry)),
+            Self::Go { rip } => (GO, rip, None),
+            Self::Arrived => (ARRIVED, 0, None),
         }
-        bytes
     }
+    /// As it will stand at the arena's offset `at`, in a block of less than 64 KiB. The address of
+    /// the instruction is left out: zero.
+    pub(crate) fn pack(&self, origin: Origin, at: u32) -> Packed {
+        let (kind, rip, place) = self.parts();
+        let mut packed = Packed { bytes: [0; LONGEST], len: 0 };
+        let within = |offset: u32| (offset.wrapping_sub(origin.entry) as u16).to_le_bytes();
+        let near = i16::try_from(rip.wrapping_sub(origin.rip) as i64).ok();
+        packed.push(&[if near.is_some() { kind } else { kind | FAR }]);
+        packed.push(&within(at));
+        match near {
+            Some(near) => packed.push(&near.to_le_bytes()),
+            None => packed.push(&rip.to_le_bytes()),
+        }
+        if let Some(place) = place {
+            packed.push(&within(place));
+        }
+        if kind == INTERPRET {
+            packed.push(&[0; OP]);
+        }
+        packed
+    }
+}
+
+/// Reads packed bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+    fn word(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+}
+
+/// How many bytes in front of the place of a site its block's entry stands. `bytes` begin with the site.
+fn from_entry(bytes: &[u8]) -> Option<u32> {
+    let [_, low, high, ..] = *bytes else { return None };
+    Some(u16::from_le_bytes([low, high]).into())
+}
+
+/// Takes the site that `bytes` begin with, and tells its length. `Interpret` has the address of
+/// its instruction.
+pub(crate) fn unpack(bytes: &[u8], origin: Origin) -> Option<(Site<u64>, usize)> {
+    let mut reader = Reader(bytes);
+    let [kind] = reader.take()?;
+    reader.word()?;
+    let rip = if kind & FAR != 0 {
+        u64::from_le_bytes(reader.take()?)
+    } else {
+        let near = i16::from_le_bytes(reader.take()?);
+        origin.rip.wrapping_add_signed(near.into())
+    };
+    let mut place = || Some(origin.entry.wrapping_add(reader.word()?.into()));
+    let site = match kind & !FAR {
+        READ => Site::Access { rip, retry: place()?, write: false },
+        WRITE => Site::Access { rip, retry: place()?, write: true },
+        REFUSED => Site::Refused { rip },
+        LINK => Site::Link { rip, patch: place()? },
+        INTERPRET => Site::Interpret { rip, op: u64::from_le_bytes(reader.take()?) },
+        INDIRECT => Site::Indirect { rip, retry: place()? },
+        GO => Site::Go { rip },
+        ARRIVED => Site::Arrived,
+        _ => return None,
+    };
+    Some((site, bytes.len().saturating_sub(reader.0.len())))
+}
+
+impl Site<OpAt> {
     /// The site at `offset` in an arena.
     ///
     /// # Safety
     /// Translated code named it, and was not dropped since.
-    pub(crate) unsafe fn at(arena: &dyn CodeArena, offset: u32) -> Self {
-        let site = arena.address().wrapping_add(u64::from(offset)) as *const u64;
-        // SAFETY: code names only sites that `to_bytes` made and that stand, aligned, in the arena;
-        // each has two words.
-        let [rip, rest] = unsafe { site.cast::<[u64; 2]>().read() };
-        let (kind, place) = (rest as u32, (rest >> 32) as u32);
-        match kind {
-            0 => Self::Access { rip, retry: place, write: false },
-            1 => Self::Access { rip, retry: place, write: true },
-            2 => Self::Refused { rip },
-            3 => Self::Link { rip, patch: place },
-            4 => {
-                // SAFETY: as above; a site of this kind has a third word.
-                let op = unsafe { site.add(2).read() };
-                Self::Interpret { rip, op: OpAt(op as *const Op) }
+    pub(crate) unsafe fn at(arena: &dyn CodeArena, offset: u32) -> Option<Self> {
+        let len = arena.capacity().saturating_sub(offset as usize).min(LONGEST);
+        let mut bytes = [0; LONGEST];
+        let base = arena.address() as *const u8;
+        // SAFETY: `len` bytes from there on are the arena's, and readable.
+        unsafe { base.add(offset as usize).copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
+        let entry = offset.checked_sub(from_entry(&bytes)?)?;
+        let head = (entry as usize).checked_sub(HEAD)?;
+        let mut rip = [0; HEAD];
+        // SAFETY: the block's head is in front of its entry, in the arena.
+        unsafe { base.add(head).copy_to_nonoverlapping(rip.as_mut_ptr(), HEAD) };
+        let (site, _) = unpack(&bytes, Origin { entry, rip: u64::from_le_bytes(rip) })?;
+        Some(match site {
+            Site::Access { rip, retry, write } => Site::Access { rip, retry, write },
+            Site::Refused { rip } => Site::Refused { rip },
+            Site::Link { rip, patch } => Site::Link { rip, patch },
+            Site::Interpret { rip, op } => Site::Interpret { rip, op: OpAt(op as *const Op) },
+            Site::Indirect { rip, retry } => Site::Indirect { rip, retry },
+            Site::Go { rip } => Site::Go { rip },
+            Site::Arrived => Site::Arrived,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: Origin = Origin { entry: 0x1000, rip: 0xFFFF_FFFF_8100_0000 };
+
+    #[test]
+    fn what_is_packed_is_unpacked_again() {
+        let rips = [0, -1, 1, 0x7FFF, -0x8000, 0x8000, i64::MIN, i64::MAX];
+        for rip in rips.map(|far| ORIGIN.rip.wrapping_add_signed(far)) {
+            let sites = [
+                Site::Access { rip, retry: 0x1234, write: false },
+                Site::Access { rip, retry: 0x1000, write: true },
+                Site::Refused { rip },
+                Site::Link { rip, patch: 0x10FFF },
+                Site::Interpret { rip, op: 0 },
+                Site::Indirect { rip, retry: 0x1001 },
+                Site::Go { rip },
+            ];
+            for site in sites {
+                let packed = site.pack(ORIGIN, 0x1FFF);
+                let longer = [packed.bytes(), &[0xCC]].concat();
+                assert_eq!(from_entry(&longer), Some(0xFFF));
+                assert_eq!(unpack(&longer, ORIGIN), Some((site, packed.bytes().len())));
             }
-            5 => Self::Indirect { rip, retry: place },
-            6 => Self::Go { rip },
-            _ => Self::Arrived,
         }
+    }
+
+    #[test]
+    fn half_a_site_is_none() {
+        let packed = Site::<u64>::Link { rip: 0, patch: 0x1000 }.pack(ORIGIN, 0x1000);
+        let (last, head) = packed.bytes().split_last().unwrap();
+        assert_eq!((unpack(head, ORIGIN), *last), (None, 0));
+        assert_eq!(unpack(&[0x7F; 24], ORIGIN), None);
     }
 }

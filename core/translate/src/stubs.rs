@@ -13,11 +13,12 @@ const SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
 /// Offsets of the stubs in the arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stubs {
-    /// Called with the state block in RDI; goes to `Hot::entry`.
+    /// Called with what RSP is in translated code in RDI; goes to `Hot::entry`.
     pub(crate) enter: u32,
-    /// Leaves with the guest's arithmetic flags in the host's.
+    /// Leaves with the guest's arithmetic flags in the host's. It is called from where a site stands
+    /// behind the CALL.
     pub(crate) exit_host_flags: u32,
-    /// Leaves with `Hot::flags` as they are.
+    /// Leaves with `Hot::flags` as they are. Called likewise.
     pub(crate) exit: u32,
     /// Leaves after a host exception.
     pub(crate) recovery: u32,
@@ -31,17 +32,17 @@ pub(crate) fn emit() -> (Asm, Stubs) {
     let mut stubs = Stubs { enter: asm.here() as u32, ..Stubs::default() };
     enter(&mut asm);
     stubs.slot_missed = asm.here() as u32;
-    asm.mov_state32(at::SITE, 0);
+    asm.mov_state64(at::SITE, 0);
     stubs.recovery = asm.here() as u32;
     asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
     capture_flags(&mut asm, at::FAULT_FLAGS);
     let from_recovery = asm.jmp();
     stubs.exit_host_flags = asm.here() as u32;
-    asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
+    called(&mut asm);
     capture_flags(&mut asm, at::FLAGS);
     let from_host_flags = asm.jmp();
     stubs.exit = asm.here() as u32;
-    asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
+    called(&mut asm);
     asm.bind(from_recovery);
     asm.bind(from_host_flags);
     leave(&mut asm);
@@ -53,6 +54,16 @@ fn without_vectors(asm: &mut Asm) -> Jump {
     asm.op_mem(false, &[0x83], 7, Mem::state(at::VECTORS)); // cmp dword, imm8
     asm.bytes(&[0]);
     asm.jcc(Condition::Equal)
+}
+
+/// Takes the return address, and stores RAX. A processor predicts where RET goes by the CALLs it
+/// has seen. So that it is not wrong about all the RETs of the engine, there is one for this CALL.
+fn called(asm: &mut Asm) {
+    asm.pop_mem(Mem::state(at::SITE));
+    asm.store(Mem::state(at::reg(reg::RAX)), reg::RAX);
+    asm.bytes(&[0x48, 0x8D, 0x05, 2, 0, 0, 0]); // lea rax, [rip + 2]
+    push_pop(asm, 0x50, reg::RAX);
+    asm.bytes(&[0xC3]); // ret: to the next instruction
 }
 
 /// Stores the arithmetic flags by way of RAX.
@@ -68,7 +79,7 @@ fn enter(asm: &mut Asm) {
         push_pop(asm, 0x50, register);
     }
     let block = 7; // RDI
-    asm.store(Mem::base(block, at::HOST_RSP as i32), reg::RSP);
+    asm.store(Mem::state_by(block, at::HOST_RSP), reg::RSP);
     asm.mov(reg::RSP, block);
     let none = without_vectors(asm);
     asm.op_mem(false, &[0x0F, 0xAE], 3, Mem::state(at::HOST_MXCSR)); // stmxcsr

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, Table, tlb_index};
+use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, TLB_ENTRIES, Table, tlb_index};
 use crate::slots::Filled;
 
 /// Entries of one table: those that a change of CR3 ends, and those that it doesn't.
@@ -47,6 +47,7 @@ pub(crate) struct Tables {
 impl Tables {
     /// For a new state block. `slot_missed`: where empty slots lead.
     pub(crate) fn new(hot: &mut Hot, slot_missed: u64) -> Self {
+        hot.set_constants();
         // All zero, every other entry is that of an address which has another index.
         hot.tlb.iter_mut().for_each(|tlb| tlb.flush_index(0));
         hot.jumps.iter_mut().for_each(|table| table.flush_index(0));
@@ -71,6 +72,18 @@ impl Tables {
     pub(crate) fn page(&mut self, hot: &mut Hot, class: usize, page: &Page) {
         if let (Some(tlb), Some(list)) = (hot.tlb.get_mut(class), self.pages.get_mut(class)) {
             list.note(tlb.fill(page.va, page.host, page.writable), page.global);
+        }
+    }
+    /// Forgets in every class that the page at host address `page` may be written.
+    pub(crate) fn protect(&self, hot: &mut Hot, page: u64) {
+        for (tlb, lists) in hot.tlb.iter_mut().zip(&self.pages) {
+            for list in [&lists.local, &lists.global] {
+                if list.len() > LONGEST {
+                    (0..TLB_ENTRIES).for_each(|index| tlb.protect_index(index, page));
+                } else {
+                    list.iter().for_each(|n| tlb.protect_index(usize::from(*n), page));
+                }
+            }
         }
     }
     /// Enters a jump's target.

@@ -8,6 +8,7 @@ use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Condition, Jump, Mem, reg};
 use crate::guest::{ALL_FLAGS, Guest};
 use crate::layout::{JUMP_MASK, at, jump_index};
+use crate::sites::{OP, Origin};
 use crate::slots::Target;
 
 impl Emitter<'_> {
@@ -37,46 +38,68 @@ impl Emitter<'_> {
                     if let Some(guest) = self.source.guests.get(index) {
                         self.rip = guest.instruction.ip();
                     }
-                    self.go(target, live);
+                    if self.is_near(target) {
+                        // The branch itself will be bound to its target.
+                        self.leave_to_link(target, live, from);
+                    } else {
+                        self.go(target, live);
+                    }
                 }
             }
         }
     }
 
     pub(super) fn leave(&mut self, site: Site<u32>, flags: Flags) {
-        self.sites.push(site);
-        self.asm.mov_state32(at::SITE, 0);
-        self.site_places.push(self.asm.here().wrapping_sub(4));
         let stubs = self.source.stubs;
         let stub = if flags.host && !flags.saved { stubs.exit_host_flags } else { stubs.exit };
-        let jump = self.asm.jmp();
-        self.asm.bind_to(jump, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
+        let call = self.asm.call();
+        self.asm.bind_to(call, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
+        let packed = site.pack(self.origin(), self.here());
+        self.asm.bytes(packed.bytes());
+        self.site_bytes = self.site_bytes.wrapping_add(packed.bytes().len());
+        if let Site::Interpret { op, .. } = site {
+            self.ops.push((self.asm.here().wrapping_sub(OP), op));
+        }
+    }
+    fn origin(&self) -> Origin {
+        let first = self.source.guests.first();
+        Origin { entry: self.source.at, rip: first.map_or(0, |guest| guest.instruction.ip()) }
+    }
+    /// Leaves by a site by which a jump can be bound to its target; `live` as in [`Emitter::go`].
+    fn leave_to_link(&mut self, target: u64, live: u32, jump: Jump) {
+        let patch = self.source.at.wrapping_add(jump.0 as u32);
+        let flags = if live == 0 { Flags { host: false, saved: true } } else { self.flags };
+        self.leave(Site::Link { rip: target, patch }, flags);
+    }
+    /// Whether a target is in the page of the instruction at hand.
+    fn is_near(&self, target: u64) -> bool {
+        let page = |rip: u64| rip.wrapping_add(self.source.skew) & !0xFFF;
+        page(target) == page(self.rip)
+    }
+    /// The displacement of the jump that follows, `opcode` bytes behind its begin, is changed while
+    /// other processors may be running here: it must not lie in two words of 8 bytes.
+    pub(super) fn align_displacement(&mut self, opcode: u32) {
+        match self.here().wrapping_add(opcode) & 7 {
+            5 => self.asm.bytes(&[0x0F, 0x1F, 0x00]),
+            6 => self.asm.bytes(&[0x66, 0x90]),
+            7 => self.asm.bytes(&[0x90]),
+            _ => {}
+        }
     }
 
     /// Goes to a target that is known. `live`: flags that are live there.
     pub(super) fn go(&mut self, target: u64, live: u32) {
-        let page = |rip: u64| rip.wrapping_add(self.source.skew) & !0xFFF;
-        let same_page = page(target) == page(self.rip);
         if target <= self.rip {
             self.poll(live, Site::Go { rip: target });
         }
-        if same_page {
+        if self.is_near(target) {
             if live != 0 {
                 self.need_host_flags();
             }
-            // The displacement is changed while other processors may be running here: it must not
-            // lie in two words.
-            match 3 - (self.here() & 3) {
-                0 => {}
-                1 => self.asm.bytes(&[0x90]),
-                2 => self.asm.bytes(&[0x66, 0x90]),
-                _ => self.asm.bytes(&[0x0F, 0x1F, 0x00]),
-            }
-            let patch = self.here().wrapping_add(1);
+            self.align_displacement(1);
             let jump = self.asm.jmp();
             self.asm.bind(jump);
-            let flags = if live == 0 { Flags { host: false, saved: true } } else { self.flags };
-            self.leave(Site::Link { rip: target, patch }, flags);
+            self.leave_to_link(target, live, jump);
             return;
         }
         if !self.source.mode.has_flat_code() || !self.go_by_slot(target) {

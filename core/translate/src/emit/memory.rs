@@ -1,12 +1,12 @@
 //! # A memory access
 //! ```text
 //!     lea   r9, [operand]            ; RBASE+disp, or whatever the guest's address is
-//!     rorx  r10d, r9d, 12
-//!     and   r10d, 4095              ; TLB index
-//!     sub   r9, [rsp + r10*8 + tags] ; offset in the page if the tag is the page's
-//!     cmp   r9, 4096 - size
+//!     rorx  r10d, r9d, 7
+//!     and   r10d, 4095 << 5          ; the TLB entry's offset
+//!     sub   r9, [rsp + r10 + tag]    ; offset in the page if the tag is the page's
+//!     cmp   r9, 4096 - size          ; both constants stand in the state block
 //!     ja    slow                     ; other page, across pages, MMIO, not writable, code
-//!     mov   r10, [rsp + r10*8 + addends]
+//!     mov   r10, [rsp + r10 + addend]
 //!     OP    [rbase + r10 + disp]     ; the guest's own instruction
 //! ```
 //! `slow` leaves translated code. Either the TLB is filled and the check is made again, or the
@@ -30,7 +30,7 @@ use super::names::{host_of, is_homed, number};
 use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::Guest;
-use crate::layout::{TLB_MASK, at, tlb_index};
+use crate::layout::{TLB_ROTATION, TlbEntry, at, tlb_index};
 
 /// Bytes of the explicit operand's effective address.
 pub(super) fn address_size(instruction: &Instruction) -> u32 {
@@ -93,20 +93,26 @@ impl Emitter<'_> {
         let class = self.source.mode.class();
         let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
         let retry = self.here();
-        self.asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, 12]); // rorx r10d, r9d, 12
-        self.asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, imm32
-        self.asm.bytes(&TLB_MASK.to_le_bytes());
-        self.asm.op_mem(true, &[0x2B], reg::R9, Mem::table(tags, reg::R10)); // sub
-        self.asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32));
+        self.asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
+        self.asm.op_mem(false, &[0x23], reg::R10, Mem::state(at::TLB_MASK)); // and r10d, ..
+        self.asm.op_mem(true, &[0x2B], reg::R9, Mem::indexed(tags, reg::R10)); // sub
+        self.is_within(size);
         let slow = self.asm.jcc(Condition::Above);
         self.leave_later(slow, Site::Access { rip: self.rip, retry, write });
     }
+    /// Compares the offset in R9 with the last one at which an access may begin.
+    fn is_within(&mut self, size: u32) {
+        match at::last(size) {
+            Some(last) => self.asm.cmp_state(reg::R9, last),
+            None => self.asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32)),
+        }
+    }
     pub(super) fn add_host(&mut self) {
         let hosts = at::hosts(self.source.mode.class());
-        self.asm.op_mem(true, &[0x03], reg::R9, Mem::table(hosts, reg::R10));
+        self.asm.op_mem(true, &[0x03], reg::R9, Mem::indexed(hosts, reg::R10));
     }
     pub(super) fn load_addend(&mut self) {
-        self.asm.load(reg::R10, Mem::table(at::addends(self.source.mode.class()), reg::R10));
+        self.asm.load(reg::R10, Mem::indexed(at::addends(self.source.mode.class()), reg::R10));
     }
     /// Checks `[base + disp]` and reaches it by its base. The flags have been given up.
     pub(super) fn based(&mut self, base: u8, disp: i32, size: u32, write: bool) -> Reach {
@@ -179,12 +185,12 @@ impl Emitter<'_> {
     fn check_constant(&mut self, va: u64, size: u32, write: bool) {
         let class = self.source.mode.class();
         let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
-        let index = tlb_index(va);
-        let entry = |table: usize| Mem::state(table.wrapping_add(index.wrapping_mul(8)));
+        let index = tlb_index(va).wrapping_mul(size_of::<TlbEntry>());
+        let entry = |table: usize| Mem::state(table.wrapping_add(index));
         self.asm.mov_imm(reg::R9, va);
         let retry = self.here();
         self.asm.op_mem(true, &[0x2B], reg::R9, entry(tags)); // sub
-        self.asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32));
+        self.is_within(size);
         let slow = self.asm.jcc(Condition::Above);
         let site = Site::Access { rip: self.rip, retry, write };
         let flags = self.flags;

@@ -65,8 +65,11 @@ pub(crate) struct Translated {
     pub(crate) code: Vec<u8>,
     /// Offset of the entry for the host's flags; that for saved flags is 0.
     pub(crate) host_entry: u32,
-    /// They are to stand behind the code, at the next multiple of 8.
-    pub(crate) sites: Vec<Site<u32>>,
+    /// Where the addresses of instructions that the interpreter does are to stand in the code, and
+    /// their numbers.
+    pub(crate) ops: Vec<(usize, u32)>,
+    /// Bytes of the code that are sites.
+    pub(crate) site_bytes: usize,
     pub(crate) fault_points: Vec<FaultPoint>,
     /// Instructions that the interpreter does.
     pub(crate) left: Vec<Instruction>,
@@ -116,8 +119,8 @@ impl Translator {
             source,
             encoder: &mut self.encoder,
             slots,
-            sites: Vec::with_capacity(source.guests.len()),
-            site_places: Vec::with_capacity(source.guests.len()),
+            ops: Vec::new(),
+            site_bytes: 0,
             fault_points: Vec::with_capacity(source.guests.len()),
             left: Vec::new(),
             later: Vec::with_capacity(source.guests.len()),
@@ -159,13 +162,21 @@ impl Translator {
             emitter.end(done);
         }
         emitter.later();
-        emitter.place_sites();
-        let Emitter { asm, sites, fault_points, left, .. } = emitter;
+        let Emitter { asm, ops, site_bytes, fault_points, left, .. } = emitter;
         let instructions = done;
         let guest_bytes =
             source.guests.iter().take(done).map(|guest| guest.instruction.len() as u64).sum();
         let code = asm.code;
-        Translated { code, host_entry, sites, fault_points, left, instructions, guest_bytes }
+        Translated {
+            code,
+            host_entry,
+            ops,
+            site_bytes,
+            fault_points,
+            left,
+            instructions,
+            guest_bytes,
+        }
     }
 }
 
@@ -174,9 +185,8 @@ struct Emitter<'a> {
     source: &'a Source<'a>,
     encoder: &'a mut Encoder,
     slots: &'a mut Numbers,
-    sites: Vec<Site<u32>>,
-    /// Where the code has the place of each site.
-    site_places: Vec<usize>,
+    ops: Vec<(usize, u32)>,
+    site_bytes: usize,
     fault_points: Vec<FaultPoint>,
     left: Vec<Instruction>,
     later: Vec<Later>,
@@ -217,16 +227,6 @@ impl Emitter<'_> {
         self.left.truncate(mark.left);
         self.flags = mark.flags;
     }
-    /// Tells the code where its sites will stand.
-    fn place_sites(&mut self) {
-        let mut at = self.here().next_multiple_of(8);
-        for (site, place) in self.sites.iter().zip(&self.site_places) {
-            if let Some(bytes) = self.asm.code.get_mut(*place..place.wrapping_add(4)) {
-                bytes.copy_from_slice(&at.to_le_bytes());
-            }
-            at = at.wrapping_add(site.len() as u32);
-        }
-    }
     /// The arena offset of the next instruction.
     fn here(&self) -> u32 {
         self.source.at.wrapping_add(self.asm.here() as u32)
@@ -259,6 +259,7 @@ impl Emitter<'_> {
                     self.asm.bind(over);
                     self.flags = flags;
                 } else {
+                    self.align_displacement(2);
                     let from = self.asm.jcc_code(code);
                     self.later.push(Later::Branch { from, index, target, flags: self.flags });
                 }

@@ -55,9 +55,9 @@ use super::{Left, Translated};
 use crate::asm::Asm;
 use crate::cache::Key;
 use crate::emit;
-use crate::layout::{COUNTS, Table, at, tlb_index};
+use crate::layout::{COUNTS, Table, tlb_index};
 use crate::mode::Mode;
-use crate::sites::Site;
+use crate::sites::{Origin, Site};
 use compare::Seen;
 use reference::Reference;
 
@@ -177,19 +177,17 @@ impl Translated {
             let mut cache = self.shared.cache();
             let at_arena = cache.next();
             let mut asm = Asm::default();
-            asm.mov_state32(at::SITE, 0);
-            let place = asm.here().checked_sub(4)?;
-            let jump = asm.jmp();
+            let call = asm.call();
             let exit = i64::from(self.shared.stubs.exit);
-            asm.bind_to(jump, exit.wrapping_sub(i64::from(at_arena)));
-            let mut code = asm.code;
-            // A site stands behind its code, at the next multiple of 8.
-            let site = at_arena.wrapping_add(code.len().next_multiple_of(8) as u32);
-            code.get_mut(place..place.wrapping_add(4))?.copy_from_slice(&site.to_le_bytes());
+            asm.bind_to(call, exit.wrapping_sub(i64::from(at_arena)));
+            let origin = Origin { entry: at_arena, rip: STOP.rip };
+            let site = Site::<u32>::Arrived.pack(origin, at_arena.wrapping_add(asm.here() as u32));
+            asm.bytes(site.bytes());
             let block = emit::Translated {
-                code,
+                code: asm.code,
                 host_entry: 0,
-                sites: Vec::from([Site::Arrived]),
+                ops: Vec::new(),
+                site_bytes: 0,
                 fault_points: Vec::new(),
                 left: Vec::new(),
                 instructions: 1,

@@ -84,7 +84,8 @@ fn is_vector(register: Register) -> bool {
 
 fn is_known_jump(instruction: &Instruction) -> bool {
     match instruction.code() {
-        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Jmp_rm64 => true,
+        // A CALL is a way out, see `ways`.
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Jmp_rm64 | Code::Call_rel32_64 => true,
         _ => instruction.is_jcc_short_or_near() && instruction.op0_kind() == OpKind::NearBranch64,
     }
 }
@@ -209,7 +210,6 @@ mod tests {
             (&[0xCD, 0x80], Why::Instruction),                      // int 80h
             (&[0xCC], Why::Instruction),                            // int3
             (&[0x0F, 0x0B], Why::Instruction),                      // ud2
-            (&[0xE8, 0, 0, 0, 0], Why::Instruction),                // call
             (&[0xFF, 0xD0], Why::Instruction),                      // call rax
             (&[0xC3], Why::Instruction),                            // ret
             (&[0xCB], Why::Instruction),                            // retf

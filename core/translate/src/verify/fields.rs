@@ -10,7 +10,7 @@ use kasane_cpu::Seg;
 use kasane_memory::TlbClass;
 
 use super::state::Tags;
-use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, SLOTS, TLB_ENTRIES, at};
+use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, SLOTS, TLB_ENTRIES, TLB_MASK, TlbEntry, at};
 
 /// What code may do to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,9 @@ const FIELDS: &[Field] = &[
     field!(homed, ReadWrite),
     field!(flags, ReadWrite),
     field!(counts, ReadWrite),
-    field!(site, Constant),
-    field!(segment_base, Read),
+    field!(tlb_mask, Read),
+    field!(last, Read),
+    field!(lower_bases, Read),
     // SWAPGS, WRFSBASE, WRGSBASE.
     Field { start: at::segment_base(Seg::Fs), len: 8, may: Use::ReadWrite },
     Field { start: at::segment_base(Seg::Gs), len: 8, may: Use::ReadWrite },
@@ -79,6 +80,19 @@ pub(super) fn allows(offset: usize, size: usize, wanted: Use) -> bool {
     })
 }
 
+/// What always stands in a field of this size, if it is one of the constants.
+pub(super) fn constant(offset: usize, size: usize) -> Option<u64> {
+    match (offset, size) {
+        (at::TLB_MASK, 4) => Some(TLB_MASK.into()),
+        (_, 8) => {
+            let of = |size: &u32| at::last(*size) == Some(offset);
+            let size = [1, 2, 4, 8, 16, 32].into_iter().find(of)?;
+            Some(4096u64.wrapping_sub(size.into()))
+        }
+        _ => None,
+    }
+}
+
 /// Whether the engine believes what code writes there.
 pub(super) fn is_believed(offset: usize) -> bool {
     allows(offset, 4, Use::Constant)
@@ -106,10 +120,10 @@ struct Span {
 impl Table {
     fn span(self, class: usize) -> Span {
         let (start, stride, entries) = match self {
-            Self::Tags(Tags::Read) => (at::read_tags(class), 8, TLB_ENTRIES),
-            Self::Tags(Tags::Write) => (at::write_tags(class), 8, TLB_ENTRIES),
-            Self::Hosts => (at::hosts(class), 8, TLB_ENTRIES),
-            Self::Addends => (at::addends(class), 8, TLB_ENTRIES),
+            Self::Tags(Tags::Read) => (at::read_tags(class), size_of::<TlbEntry>(), TLB_ENTRIES),
+            Self::Tags(Tags::Write) => (at::write_tags(class), size_of::<TlbEntry>(), TLB_ENTRIES),
+            Self::Hosts => (at::hosts(class), size_of::<TlbEntry>(), TLB_ENTRIES),
+            Self::Addends => (at::addends(class), size_of::<TlbEntry>(), TLB_ENTRIES),
             Self::Rips(of) => (at::jump_rips(of), 16, JUMP_ENTRIES),
             Self::Codes(of) => (at::jump_codes(of), 16, JUMP_ENTRIES),
             Self::Slots => (at::slot(0), 8, SLOTS),
@@ -189,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_the_engine_alone_may_touch_is_not_allowed() {
-        for offset in [at::HOST_RSP, at::VECTOR, at::ENTRY, at::HOST_MXCSR, at::reg(0)] {
+        for offset in [at::SITE, at::HOST_RSP, at::VECTOR, at::ENTRY, at::HOST_MXCSR, at::reg(0)] {
             assert!(!allows(offset, 4, Use::Read), "{offset}");
             assert!(!allows(offset, 4, Use::ReadWrite), "{offset}");
         }
@@ -201,7 +215,7 @@ mod tests {
         assert!(allows(at::homed(15), 8, Use::ReadWrite));
         assert!(!allows(at::homed(15) + 1, 8, Use::ReadWrite) || at::FLAGS == at::homed(15) + 8);
         assert!(!allows(at::WAITING, 4, Use::ReadWrite) && allows(at::WAITING, 4, Use::Read));
-        assert!(!allows(at::SITE, 4, Use::ReadWrite) && allows(at::SITE, 4, Use::Constant));
+        assert!(!allows(at::RING, 4, Use::ReadWrite) && allows(at::RING, 4, Use::Constant));
     }
 
     #[test]

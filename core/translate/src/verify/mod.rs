@@ -43,12 +43,12 @@
 //! right the [`state::Meaning`] of the register, or what else is new:
 //! ```text
 //!     lea   r9, [rbx + 8]                   ; r9 = rbx + 8            call it V
-//!     rorx  r10d, r9d, 12                   ; r10 = page of V, ..     Rotated
-//!     and   r10d, TLB_MASK                  ; r10 = index of V        TlbIndex
-//!     sub   r9, [rsp + r10*8 + tags]        ; r9 = V - tag            Distance
+//!     rorx  r10d, r9d, 7                    ; r10 = page of V, ..     Rotated
+//!     and   r10d, [rsp + TLB_MASK]          ; r10 = entry of V        TlbIndex
+//!     sub   r9, [rsp + r10 + tags]          ; r9 = V - tag            Distance
 //!     cmp   r9, 4096 - size                 ; Compared::With
 //!     ja    slow                            ; next: `size` bytes from V on are fine: Checked
-//!     mov   r10, [rsp + r10*8 + addends]    ; r10 = host - guest      Addend
+//!     mov   r10, [rsp + r10 + addends]      ; r10 = host - guest      Addend
 //!     mov   rax, [rbx + r10 + 8]            ; rbx + r10 + 8 = host address of V; 8 <= size
 //! ```
 //! An invalid tag has another index than its place, so a small distance means that the tag is V's
@@ -93,7 +93,7 @@ use iced_x86::{Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactor
 
 use crate::asm::reg;
 use crate::mode::Mode;
-use crate::sites::Site;
+use crate::sites::{CALL, Origin, Site, unpack};
 use crate::slots::Numbers;
 use crate::stubs::Stubs;
 use operand::Place;
@@ -117,8 +117,8 @@ pub(crate) struct Block<'a> {
     pub(crate) at: u32,
     /// Offset in the code of the second entry; the first is 0.
     pub(crate) host_entry: u32,
-    /// They will stand behind the code, from the next multiple of 8 on.
-    pub(crate) sites: &'a [Site<u32>],
+    /// RIP of its first instruction.
+    pub(crate) rip: u64,
     pub(crate) stubs: Stubs,
     pub(crate) slots: &'a Numbers,
     pub(crate) mode: Mode,
@@ -128,6 +128,14 @@ impl Block<'_> {
     /// Offsets in the arena.
     fn range(&self) -> Range<u32> {
         self.at..self.at.saturating_add(self.code.len() as u32)
+    }
+    fn origin(&self) -> Origin {
+        Origin { entry: self.at, rip: self.rip }
+    }
+    /// Whether an instruction is a way out: a site stands behind it.
+    fn is_way_out(&self, instruction: &Instruction) -> bool {
+        let exits = [self.stubs.exit, self.stubs.exit_host_flags].map(u64::from);
+        instruction.code() == Code::Call_rel32_64 && exits.contains(&instruction.near_branch64())
     }
     /// Privilege class of its accesses.
     fn class(&self) -> usize {
@@ -210,18 +218,20 @@ impl fmt::Display for Dump<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(block, violation) = self;
         writeln!(f, "{violation}; {:?}", block.mode)?;
-        let mut decoder = Decoder::new(64, block.code, DecoderOptions::NONE);
-        while decoder.can_decode() {
-            let instruction = decoder.decode();
-            let at = instruction.ip() as usize;
+        for Decoded { instruction, site } in sweep(block) {
+            let at = (instruction.ip() as u32).wrapping_sub(block.at) as usize;
             let mark = if at == violation.offset as usize { "->" } else { "  " };
             write!(f, "{mark} {at:#06x} {:?}:", instruction.code())?;
-            for byte in block.code.get(at..decoder.position()).unwrap_or_default() {
+            let end = at.saturating_add(instruction.len());
+            for byte in block.code.get(at..end).unwrap_or_default() {
                 write!(f, " {byte:02x}")?;
             }
             writeln!(f)?;
+            if let Some(site) = site {
+                writeln!(f, "          {site:x?}")?;
+            }
         }
-        write!(f, "sites {:x?}", block.sites)
+        Ok(())
     }
 }
 
@@ -237,9 +247,9 @@ impl Verifier {
 
     /// The first violation that is found in a block.
     pub(crate) fn verify(&mut self, block: &Block<'_>) -> Result<(), Violation> {
-        let instructions = decode(block)?;
-        let mut proof =
-            Proof { block, instructions, factory: &mut self.factory, places: BTreeMap::new() };
+        let (instructions, sites) = decode(block)?;
+        let factory = &mut self.factory;
+        let mut proof = Proof { block, instructions, sites, factory, places: BTreeMap::new() };
         proof.find_places()?;
         proof.follow()
     }
@@ -250,25 +260,62 @@ fn violation(block: &Block<'_>, instruction: &Instruction, why: Why) -> Violatio
     Violation { offset, code: instruction.code(), why }
 }
 
-/// Every byte, as instructions at their offsets in the arena.
-fn decode(block: &Block<'_>) -> Result<Vec<Instruction>, Violation> {
-    let mut instructions = Vec::new();
+/// An instruction at its offset in the arena, with the site behind it.
+struct Decoded {
+    instruction: Instruction,
+    site: Option<Site<u64>>,
+}
+
+/// Every byte, as instructions and sites. Behind a way out without a site it goes on with the next
+/// byte.
+fn sweep(block: &Block<'_>) -> impl Iterator<Item = Decoded> {
     let mut decoder = Decoder::with_ip(64, block.code, u64::from(block.at), DecoderOptions::NONE);
-    while decoder.can_decode() {
-        let begin = decoder.position();
+    core::iter::from_fn(move || {
+        if !decoder.can_decode() {
+            return None;
+        }
         let instruction = decoder.decode();
-        let bytes = block.code.get(begin..decoder.position()).unwrap_or_default();
-        allowed::judge(&instruction, bytes, block.vectors())
+        let mut site = None;
+        if block.is_way_out(&instruction) {
+            let begin = decoder.position();
+            let bytes = block.code.get(begin..).unwrap_or_default();
+            if let Some((found, len)) = unpack(bytes, block.origin()) {
+                site = Some(found);
+                let end = begin.saturating_add(len);
+                decoder.set_position(end).ok()?;
+                decoder.set_ip(u64::from(block.at).wrapping_add(end as u64));
+            }
+        }
+        Some(Decoded { instruction, site })
+    })
+}
+
+/// All instructions of a block, and its sites by the offset in the arena.
+type Contents = (Vec<Instruction>, BTreeMap<u32, Site<u64>>);
+
+fn decode(block: &Block<'_>) -> Result<Contents, Violation> {
+    let mut instructions = Vec::new();
+    let mut sites = BTreeMap::new();
+    for Decoded { instruction, site } in sweep(block) {
+        let begin = (instruction.ip() as u32).wrapping_sub(block.at) as usize;
+        let bytes = block.code.get(begin..begin.saturating_add(instruction.len()));
+        allowed::judge(&instruction, bytes.unwrap_or_default(), block.vectors())
             .map_err(|why| violation(block, &instruction, why))?;
+        if let Some(site) = site {
+            sites.insert(instruction.next_ip() as u32, site);
+        } else if block.is_way_out(&instruction) {
+            return Err(violation(block, &instruction, Why::Site));
+        }
         instructions.push(instruction);
     }
-    Ok(instructions)
+    Ok((instructions, sites))
 }
 
 /// A proof in the making.
 struct Proof<'a> {
     block: &'a Block<'a>,
     instructions: Vec<Instruction>,
+    sites: BTreeMap<u32, Site<u64>>,
     factory: &'a mut InstructionInfoFactory,
     /// Where ways may meet, by the offset in the arena, with what is known there; nothing as long
     /// as no way was found that leads there.
@@ -287,12 +334,14 @@ impl Proof<'_> {
         for offset in [0, block.host_entry] {
             self.enter(block.at.wrapping_add(offset)).map_err(|why| error(offset, why))?;
         }
-        for site in block.sites {
-            let (at, found) = match *site {
+        let sites: Vec<(u32, Site<u64>)> =
+            self.sites.iter().map(|(at, site)| (*at, *site)).collect();
+        for (at, site) in sites {
+            let (at, found) = match site {
                 Site::Access { retry, .. } => (retry, self.meeting(retry)),
                 // The engine may have done anything in between.
                 Site::Indirect { retry, .. } => (retry, self.enter(retry)),
-                Site::Link { patch, .. } => (patch, self.judge_link(patch)),
+                Site::Link { patch, .. } => (patch, self.judge_link(patch, at)),
                 Site::Refused { .. } | Site::Interpret { .. } | Site::Go { .. } | Site::Arrived => {
                     continue;
                 }
@@ -321,14 +370,19 @@ impl Proof<'_> {
         self.places.insert(at, Some(State::entry(at)));
         Ok(())
     }
-    /// The four bytes at `patch` will be changed, and changed back to 0, while somebody may run.
-    fn judge_link(&self, patch: u32) -> Result<(), Why> {
-        let jump = patch.checked_sub(1).and_then(|at| self.index(at)).ok_or(Why::Link)?;
-        let jump = self.instructions.get(jump).ok_or(Why::Link)?;
-        let bound = jump.code() == Code::Jmp_rel32_64 && jump.near_branch64() == jump.next_ip();
-        // An encoding without prefixes, so that the displacement is where it is said to be.
-        let plain = jump.len() == 5 && patch.is_multiple_of(4);
-        if bound && plain { Ok(()) } else { Err(Why::Link) }
+    /// The four bytes at `patch` will be changed, and changed back, while somebody may run: they
+    /// are the displacement of a jump to the way out by the site at `site`.
+    fn judge_link(&self, patch: u32, site: u32) -> Result<(), Why> {
+        let ends_there = |jump: &&Instruction| jump.next_ip() == u64::from(patch).wrapping_add(4);
+        let jump = self.instructions.iter().find(ends_there).ok_or(Why::Link)?;
+        let jumps = jump.code() == Code::Jmp_rel32_64 || jump.is_jcc_near();
+        let way_out = u64::from(site).checked_sub(CALL).ok_or(Why::Link)?;
+        let within_a_word = patch & 7 <= 4;
+        if jumps && jump.near_branch64() == way_out && within_a_word {
+            Ok(())
+        } else {
+            Err(Why::Link)
+        }
     }
 
     /// From all entries, as long as anything new is found.
@@ -383,6 +437,10 @@ impl Proof<'_> {
     fn step(&mut self, mut state: State, instruction: &Instruction) -> Result<ways::Ways, Why> {
         let at = instruction.ip() as u32;
         let class = self.block.class();
+        if instruction.code() == Code::Call_rel32_64 {
+            // What it pushes goes below the state block, where there is room.
+            return ways::way_out(&self.sites, state, instruction);
+        }
         let info = self.factory.info(instruction);
         let place = match allowed::string(instruction) {
             Some(used) => operand::string(&state, used).map(|()| Place::Guest)?,

@@ -8,7 +8,7 @@ use super::allowed::StringUse;
 use super::fields::{Table, Use, allows, table};
 use super::state::{Fact, Meaning, Outcome, Run, State, Sum, Tags, Value};
 use crate::asm::reg;
-use crate::layout::tlb_index;
+use crate::layout::{RSP_AT, TlbEntry, tlb_index};
 
 /// The register's number, as [`State`] has it.
 pub(super) fn slot(register: Register) -> u8 {
@@ -74,7 +74,7 @@ pub(super) fn reached(
     Ok(Place::Guest)
 }
 
-/// `[rsp + offset]`, or `[rsp + register*8 + table]`.
+/// `[rsp + offset]`, or `[rsp + register + table]`.
 fn in_state_block(
     state: &State,
     instruction: &Instruction,
@@ -83,8 +83,8 @@ fn in_state_block(
 ) -> Result<Place, Why> {
     let Access { size, writes } = access;
     let displacement = instruction.memory_displacement64();
-    let offset = i32::try_from(displacement as i64).map_err(|_| Why::StateBlock)?;
-    let offset = usize::try_from(offset).map_err(|_| Why::StateBlock)?;
+    let from_rsp = i32::try_from(displacement as i64).map_err(|_| Why::StateBlock)?;
+    let offset = RSP_AT.checked_add_signed(from_rsp as isize).ok_or(Why::StateBlock)?;
     let found = table(offset, class);
     let index = instruction.memory_index();
     if index == Register::None && found.is_none() {
@@ -97,7 +97,7 @@ fn in_state_block(
         let by_tlb = matches!(table, Table::Tags(_) | Table::Hosts | Table::Addends);
         let by_hash = matches!(table, Table::Rips(_) | Table::Codes(_));
         match (state.value(slot(index)).meaning, instruction.memory_index_scale()) {
-            (Some(Meaning::TlbIndex(of)), 8) if by_tlb && number == 0 => Entry::Of(of),
+            (Some(Meaning::TlbIndex(of)), 1) if by_tlb && number == 0 => Entry::Of(of),
             (Some(Meaning::JumpOffset(low)), 1) if by_hash && number == 0 => Entry::Of(low),
             _ => return Err(Why::Table),
         }
@@ -217,7 +217,11 @@ pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
     let index = state.value(reg::R10);
     let entry = match index.meaning {
         Some(Meaning::TlbIndex(index)) => Entry::Of(index),
-        _ => Entry::Number(usize::try_from(index.number.known()?).ok()?),
+        _ => {
+            let offset = usize::try_from(index.number.known()?).ok()?;
+            let entry = size_of::<TlbEntry>();
+            Entry::Number(offset.is_multiple_of(entry).then_some(offset / entry)?)
+        }
     };
     selects(entry, of).then_some((of, tags))
 }

@@ -3,10 +3,10 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-use super::fields::Table;
+use super::fields::{Table, constant};
 use super::operand::{Entry, Place, add as sum, selects, slot};
 use super::state::{Compared, Fact, Meaning, Outcome, Run, SCRATCH, State, Sum, Value};
-use crate::layout::{JUMP_MASK, TLB_MASK, at, jump_index};
+use crate::layout::{JUMP_MASK, TLB_MASK, TLB_ROTATION, at, jump_index};
 use kasane_spec_x86::flags;
 
 /// The lower half of a register.
@@ -76,7 +76,10 @@ impl Step<'_> {
         }
     }
     fn constant(&self, n: u32) -> Option<u64> {
-        is_constant(self.instruction.op_kind(n)).then(|| self.instruction.immediate(n))
+        match (self.instruction.op_kind(n), self.place) {
+            (OpKind::Memory, Place::Field { offset, size, .. }) => constant(offset, size),
+            (kind, _) => is_constant(kind).then(|| self.instruction.immediate(n)),
+        }
     }
     fn number(&self, n: u32) -> Option<Sum> {
         self.operand(n).map(|value| value.number)
@@ -192,10 +195,13 @@ fn fits(state: &State, run: Run) -> bool {
         })
 }
 
-/// RORX puts the number of an address's page into the lowest 20 bits, which is the TLB's hash.
+/// RORX puts the number of an address's page where the offset of its TLB entry is, with some bits
+/// more on both sides.
 fn rotated(step: &Step<'_>) -> Option<Outcome> {
     match (step.width()?, step.number(1)?, step.constant(2)?) {
-        (4, of, 12) => Some(Outcome::means(Meaning::Rotated(of))),
+        (4, of, rotation) if rotation == u64::from(TLB_ROTATION) => {
+            Some(Outcome::means(Meaning::Rotated(of)))
+        }
         _ => None,
     }
 }
@@ -286,7 +292,7 @@ pub(super) fn compared(step: &Step<'_>) -> Compared {
             let first = step.instruction.op0_kind() == OpKind::Register;
             (own && first).then_some(Compared::Target { class, of })
         }),
-        Place::Field { offset, size: 4, .. } => {
+        Place::Field { offset, size: 4, .. } if step.instruction.op0_kind() == OpKind::Memory => {
             (step.constant(1) == Some(0)).then_some(Compared::Zero { field: offset })
         }
         _ => of_register(step),

@@ -1,5 +1,6 @@
 //! Where code goes: jumps inside the block, the ways out of it, and the ways back in.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use iced_x86::{Code, ConditionCode, Instruction, OpKind};
@@ -29,7 +30,10 @@ pub(super) fn ways(
     place: Place,
 ) -> Result<Ways, Why> {
     match instruction.code() {
-        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => direct(block, state, instruction),
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
+            let jumps = Vec::from([(inside(block, instruction)?, state)]);
+            Ok(Ways { next: None, jumps })
+        }
         Code::Jmp_rm64 => {
             if may_go(block, &state, instruction, place) {
                 Ok(Ways::default())
@@ -54,20 +58,14 @@ pub(super) fn inside(block: &Block<'_>, instruction: &Instruction) -> Result<u32
         .ok_or(Why::Target)
 }
 
-fn direct(block: &Block<'_>, state: State, instruction: &Instruction) -> Result<Ways, Why> {
-    let target = instruction.near_branch64();
-    let exits = [block.stubs.exit, block.stubs.exit_host_flags];
-    if exits.into_iter().any(|exit| u64::from(exit) == target) {
-        let jumps = leave(block, state, instruction.ip() as u32)?.into_iter().collect();
-        return Ok(Ways { next: None, jumps });
-    }
-    Ok(Ways { next: None, jumps: Vec::from([(inside(block, instruction)?, state)]) })
-}
-
-/// Out to the engine, which reads the site, and maybe back in. `at`: the jump's place.
-fn leave(block: &Block<'_>, mut state: State, at: u32) -> Result<Option<(u32, State)>, Why> {
-    let site = state.held(at::SITE).and_then(|place| block.site(place)).ok_or(Why::Site)?;
-    let Site::Access { retry, write, .. } = site else { return Ok(None) };
+/// Out to the engine, which reads the site behind a CALL, and maybe back in.
+pub(super) fn way_out(
+    sites: &BTreeMap<u32, Site<u64>>,
+    mut state: State,
+    call: &Instruction,
+) -> Result<Ways, Why> {
+    let site = sites.get(&(call.next_ip() as u32)).ok_or(Why::Site)?;
+    let Site::Access { retry, write, .. } = site else { return Ok(Ways::default()) };
     // The engine finds the address again by these two registers.
     let (of, tags) = refused(&state).ok_or(Why::Retry)?;
     if *write != (tags == Tags::Write) {
@@ -75,20 +73,8 @@ fn leave(block: &Block<'_>, mut state: State, at: u32) -> Result<Option<(u32, St
     }
     state.set(reg::R9, Value::number(of));
     state.after_fill();
-    state.define(at, reg::R10);
-    Ok(Some((*retry, state)))
-}
-
-impl Block<'_> {
-    /// The site that code names by its place in the arena.
-    fn site(&self, place: u32) -> Option<&Site<u32>> {
-        let mut at = self.range().end.checked_next_multiple_of(8)?;
-        self.sites.iter().find(|site| {
-            let here = at;
-            at = at.wrapping_add(site.len() as u32);
-            here == place
-        })
-    }
+    state.define(call.ip() as u32, reg::R10);
+    Ok(Ways { next: None, jumps: Vec::from([(*retry, state)]) })
 }
 
 // --- jumps to other blocks ---------------------------------------------------------------------
@@ -138,7 +124,6 @@ pub(super) fn may_tell(state: &State, class: usize, field: usize, value: u32) ->
         })
     };
     match field {
-        at::SITE => true, // it matters when code is left
         at::RING => to_ring(value),
         at::CROSSED => value == 1 && state.held(at::RING).is_some_and(to_ring),
         _ => false,

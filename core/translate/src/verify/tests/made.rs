@@ -2,7 +2,7 @@
 
 use super::{Made, USER, Why};
 use crate::asm::{Asm, Condition, Mem, reg};
-use crate::layout::{TLB_MASK, at};
+use crate::layout::{TLB_MASK, TLB_ROTATION, at};
 
 const RBX: u8 = 3;
 const RCX: u8 = 1;
@@ -13,14 +13,14 @@ const CLASS: usize = 1;
 fn checked(size: i32, before: impl FnOnce(&mut Asm), behind: impl FnOnce(&mut Asm)) -> Made {
     let mut asm = Asm::default();
     asm.mov(reg::R9, RBX);
-    asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, 12]); // rorx r10d, r9d, 12
+    asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
     asm.op_reg(false, &[0x81], 4, reg::R10); // and r10d, imm32
     asm.bytes(&TLB_MASK.to_le_bytes());
     before(&mut asm);
-    asm.op_mem(true, &[0x2B], reg::R9, Mem::table(at::read_tags(CLASS), reg::R10)); // sub
+    asm.op_mem(true, &[0x2B], reg::R9, Mem::indexed(at::read_tags(CLASS), reg::R10)); // sub
     asm.cmp_imm(reg::R9, 4096 - size);
     let slow = asm.jcc(Condition::Above);
-    asm.load(reg::R10, Mem::table(at::addends(CLASS), reg::R10));
+    asm.load(reg::R10, Mem::indexed(at::addends(CLASS), reg::R10));
     behind(&mut asm);
     asm.bind(slow);
     Made::by_hand(USER, asm.code)

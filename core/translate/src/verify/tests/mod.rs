@@ -12,12 +12,12 @@ use core::cell::RefCell;
 use iced_x86::code_asm::CodeAssembler;
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction};
 
-use super::{Block, Dump, Verifier, Why};
+use super::{Block, Decoded, Dump, Verifier, Why, sweep};
 use crate::emit::{Source, Translator};
 use crate::guest::{Analyst, Guest, Kind, uses_vectors};
 use crate::live::{self, Page, ends_block};
 use crate::mode::Mode;
-use crate::sites::Site;
+use crate::sites::{Origin, Site};
 use crate::slots::Numbers;
 use crate::stubs::{self, Stubs};
 
@@ -25,6 +25,8 @@ use crate::stubs::{self, Stubs};
 const AT: u32 = 0x4_0000;
 /// Where the guest's code stands.
 const RIP: u64 = 0x40_0100;
+
+const ORIGIN: Origin = Origin { entry: AT, rip: RIP };
 
 /// Modes by what they have: see the table in `mode`.
 const VECTORS: u16 = 3 << 2;
@@ -41,7 +43,6 @@ pub(super) const REAL16: u16 = 2 << 4;
 pub(super) struct Made {
     pub(super) code: Vec<u8>,
     pub(super) host_entry: u32,
-    pub(super) sites: Vec<Site<u32>>,
     pub(super) mode: Mode,
     pub(super) slots: Numbers,
     pub(super) stubs: Stubs,
@@ -56,7 +57,6 @@ impl Made {
         let mut made = Self {
             code,
             host_entry: 0,
-            sites: Vec::new(),
             mode,
             slots,
             stubs: stubs::emit().1,
@@ -92,36 +92,32 @@ impl Made {
         };
         let mut slots = Numbers::default();
         let made = Translator::new().translate(&source, &mut slots);
-        let (code, host_entry, sites) = (made.code, made.host_entry, made.sites);
-        Self { code, host_entry, sites, mode, slots, stubs, last: RefCell::default() }
+        let (code, host_entry) = (made.code, made.host_entry);
+        Self { code, host_entry, mode, slots, stubs, last: RefCell::default() }
     }
 
-    /// Adds a way out by a new site. All sites have to be added before the code is complete.
-    pub(super) fn leave(&mut self, site: Site<u32>) {
-        // mov dword [site], ..; jmp exit
-        const LEN: usize = 16;
-        let end = (AT as usize + self.code.len() + LEN).next_multiple_of(8);
-        let offset = (crate::layout::at::SITE as u32).to_le_bytes();
-        let place = (end + 24 * self.sites.len()) as u32;
-        self.sites.push(site);
-        self.code.extend([0xC7, 0x84, 0x24]);
-        self.code.extend(offset);
-        self.code.extend(place.to_le_bytes());
-        self.code.push(0xE9);
+    /// Adds a way out by a site.
+    pub(super) fn leave(&mut self, site: Site<u64>) {
+        self.code.push(0xE8);
         let next = AT + self.code.len() as u32 + 4;
         self.code.extend(self.stubs.exit.wrapping_sub(next).to_le_bytes());
+        let packed = site.pack(ORIGIN, next);
+        self.code.extend(packed.bytes());
     }
 
-    pub(super) fn verify(&self) -> Result<(), Why> {
-        let block = Block {
+    fn block(&self) -> Block<'_> {
+        Block {
             code: &self.code,
             at: AT,
             host_entry: self.host_entry,
-            sites: &self.sites,
+            rip: RIP,
             stubs: self.stubs,
             slots: &self.slots,
             mode: self.mode,
-        };
+        }
+    }
+    pub(super) fn verify(&self) -> Result<(), Why> {
+        let block = self.block();
         Verifier::new().verify(&block).map_err(|violation| {
             self.last.replace(alloc::format!("{}", Dump(&block, &violation)));
             violation.why
@@ -129,8 +125,18 @@ impl Made {
     }
 
     pub(super) fn instructions(&self) -> Vec<Instruction> {
-        let options = DecoderOptions::NONE;
-        Decoder::with_ip(64, &self.code, u64::from(AT), options).into_iter().collect()
+        sweep(&self.block()).map(|decoded| decoded.instruction).collect()
+    }
+    /// Changes all sites.
+    pub(super) fn change_sites(&mut self, change: impl Fn(&mut Site<u64>)) {
+        for Decoded { instruction, site } in sweep(&self.block()).collect::<Vec<_>>() {
+            let Some(mut site) = site else { continue };
+            change(&mut site);
+            let at = instruction.next_ip() as u32;
+            let packed = site.pack(ORIGIN, at);
+            let begin = (at - AT) as usize;
+            self.code[begin..][..packed.bytes().len()].copy_from_slice(packed.bytes());
+        }
     }
     /// Changes the first instruction that is wanted.
     pub(super) fn change(

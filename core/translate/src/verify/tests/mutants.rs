@@ -6,7 +6,7 @@ use iced_x86::code_asm::*;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::{KERNEL, KERNEL_AC, Made, USER, USER32, Why};
-use crate::layout::at;
+use crate::layout::{RSP_AT, at};
 
 /// `mov rax, [rbx + 8]`
 pub(super) fn load() -> Made {
@@ -62,11 +62,14 @@ pub(super) fn clac() -> Made {
 pub(super) fn is(mnemonic: Mnemonic) -> impl Fn(&Instruction) -> bool {
     move |instruction| instruction.mnemonic() == mnemonic
 }
-/// With this displacement from RSP.
+pub(super) fn from_rsp(offset: usize) -> u64 {
+    (offset as u64).wrapping_sub(RSP_AT as u64)
+}
+/// At this offset in the state block.
 pub(super) fn at_state(offset: usize) -> impl Fn(&Instruction) -> bool {
     move |instruction| {
         instruction.memory_base() == Register::RSP
-            && instruction.memory_displacement64() == offset as u64
+            && instruction.memory_displacement64() == from_rsp(offset)
     }
 }
 /// The guest's own access.
@@ -79,14 +82,14 @@ pub(super) fn access(instruction: &Instruction) -> bool {
 fn cut_off(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::And && instruction.immediate8() == 63
 }
-pub(super) fn store_to_known(instruction: &Instruction) -> bool {
-    at_state(at::SITE)(instruction)
-}
-pub(super) fn leave_jump(instruction: &Instruction) -> bool {
+pub(super) fn direct_jump(instruction: &Instruction) -> bool {
     instruction.code() == Code::Jmp_rel32_64
 }
+pub(super) fn way_out(instruction: &Instruction) -> bool {
+    instruction.code() == Code::Call_rel32_64
+}
 pub(super) fn set_displacement(offset: usize) -> impl Fn(&mut Instruction) {
-    move |instruction| instruction.set_memory_displacement64(offset as u64)
+    move |instruction| instruction.set_memory_displacement64(from_rsp(offset))
 }
 
 pub(super) const NOPS: &[u8] = &[];
@@ -132,7 +135,7 @@ fn weaker_checks() {
             "a smaller size",
             load,
             |m| {
-                m.change(is(Mnemonic::Cmp), |i| i.set_immediate32(4096 - 7));
+                m.change(is(Mnemonic::Cmp), set_displacement(at::last(4).unwrap()));
             },
             Why::Unchecked,
         ),
@@ -169,10 +172,10 @@ fn wrong_indexes() {
             Why::Table,
         ),
         (
-            "more bits for the index",
+            "other bits for the index, from the state block",
             load,
             |m| {
-                m.change(is(Mnemonic::And), |i| i.set_immediate32(0x1FFF));
+                m.change(is(Mnemonic::And), set_displacement(at::WAITING));
             },
             Why::Table,
         ),
@@ -189,7 +192,7 @@ fn wrong_indexes() {
             known_address,
             |m| {
                 m.change(is(Mnemonic::Sub), |i| {
-                    i.set_memory_displacement64(i.memory_displacement64() + 8);
+                    i.set_memory_displacement64(i.memory_displacement64() + 32);
                 });
             },
             Why::Table,
@@ -198,8 +201,8 @@ fn wrong_indexes() {
             "hosts of another entry",
             known_address,
             |m| {
-                m.change(at_state(at::hosts(CLASS) + 8 * 0x402), |i| {
-                    i.set_memory_displacement64(i.memory_displacement64() + 8);
+                m.change(at_state(at::hosts(CLASS) + 32 * 0x402), |i| {
+                    i.set_memory_displacement64(i.memory_displacement64() + 32);
                 });
             },
             Why::Table,

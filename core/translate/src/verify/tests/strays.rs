@@ -3,9 +3,9 @@
 use iced_x86::{Code, Mnemonic, OpKind, Register};
 
 use super::mutants::{
-    CLASS, NOPS, access, all_are_refused, at_state, clac, indirect_call, indirect_jump, is,
-    jump_to_other_page, jump_within_page, known_address, leave_jump, load, set_displacement, stac,
-    store_to_known, system_call,
+    CLASS, NOPS, access, all_are_refused, at_state, clac, direct_jump, indirect_call,
+    indirect_jump, is, jump_to_other_page, jump_within_page, known_address, load, set_displacement,
+    stac, system_call, way_out,
 };
 use super::{AT, KERNEL, Why};
 use crate::layout::at;
@@ -27,8 +27,16 @@ fn instructions_that_may_not_stand_there() {
             Why::Register,
         ),
         ("a segment", load, |m| m.replace(access, &[0x65, 0x48, 0x8B, 0x03]), Why::Prefix),
-        ("half an instruction", load, |m| m.code.truncate(m.code.len() - 1), Why::NoInstruction),
-        ("an open end", jump_within_page, |m| m.code.truncate(m.code.len() - 5), Why::End),
+        (
+            "half an instruction",
+            load,
+            |m| {
+                let last = m.instructions().pop().unwrap();
+                m.code.truncate((last.ip() as u32 - AT) as usize + 4);
+            },
+            Why::NoInstruction,
+        ),
+        ("an open end", jump_to_other_page, |m| m.replace(is(Mnemonic::Jmp), NOPS), Why::End),
     ]);
 }
 
@@ -82,14 +90,10 @@ fn the_state_block_out_of_range() {
             Why::BitOffset,
         ),
         (
-            "the site by a register",
-            load,
+            "where code was left",
+            system_call,
             |m| {
-                m.replace(store_to_known, &{
-                    let mut code = [0x89, 0x84, 0x24, 0, 0, 0, 0];
-                    code[3..].copy_from_slice(&(at::SITE as u32).to_le_bytes());
-                    code
-                });
+                m.change(at_state(at::SYSCALL_TARGET), set_displacement(at::SITE));
             },
             Why::StateBlock,
         ),
@@ -111,7 +115,7 @@ fn jumps_to_elsewhere() {
             "out of the block",
             load,
             |m| {
-                m.change(leave_jump, |i| i.set_near_branch64(u64::from(AT) + 0x1_0000));
+                m.change(is(Mnemonic::Ja), |i| i.set_near_branch64(u64::from(AT) + 0x1_0000));
             },
             Why::Target,
         ),
@@ -120,9 +124,9 @@ fn jumps_to_elsewhere() {
             load,
             |m| {
                 let enter = u64::from(m.stubs.enter);
-                m.change(leave_jump, |i| i.set_near_branch64(enter));
+                m.change(way_out, |i| i.set_near_branch64(enter));
             },
-            Why::Target,
+            Why::Site,
         ),
         (
             "around the check",
@@ -278,20 +282,28 @@ fn crossings_without_leave() {
 #[test]
 fn lies_to_the_engine() {
     all_are_refused(&[
-        ("no site", load, |m| m.replace(store_to_known, NOPS), Why::Site),
         (
-            "a site of another block",
+            "no site",
             load,
             |m| {
-                m.change(store_to_known, |i| i.set_immediate32(i.immediate32() + 0x1000));
+                let call = m.instructions().into_iter().find(way_out).unwrap();
+                m.code[(call.next_ip() as u32 - AT) as usize] = 0x7F;
             },
             Why::Site,
         ),
         (
             "half a site",
+            indirect_jump,
+            |m| {
+                m.code.pop();
+            },
+            Why::Site,
+        ),
+        (
+            "no way out",
             load,
             |m| {
-                m.change(store_to_known, |i| i.set_immediate32(i.immediate32() + 8));
+                m.change(way_out, |i| i.set_near_branch64(u64::from(AT)));
             },
             Why::Site,
         ),
@@ -299,11 +311,11 @@ fn lies_to_the_engine() {
             "a read that was a write",
             load,
             |m| {
-                for site in &mut m.sites {
+                m.change_sites(|site| {
                     if let Site::Access { write, .. } = site {
                         *write = true;
                     }
-                }
+                });
             },
             Why::Retry,
         ),
@@ -312,11 +324,11 @@ fn lies_to_the_engine() {
             load,
             |m| {
                 let to = m.instructions().into_iter().find(access).unwrap().ip() as u32;
-                for site in &mut m.sites {
+                m.change_sites(|site| {
                     if let Site::Access { retry, .. } = site {
                         *retry = to;
                     }
-                }
+                });
             },
             Why::Unchecked,
         ),
@@ -330,11 +342,11 @@ fn lies_about_retries_and_links() {
             "a retry in the middle",
             load,
             |m| {
-                for site in &mut m.sites {
+                m.change_sites(|site| {
                     if let Site::Access { retry, .. } = site {
                         *retry += 1;
                     }
-                }
+                });
             },
             Why::Inside,
         ),
@@ -350,11 +362,11 @@ fn lies_about_retries_and_links() {
             "a link that is no jump's",
             jump_within_page,
             |m| {
-                for site in &mut m.sites {
+                m.change_sites(|site| {
                     if let Site::Link { patch, .. } = site {
                         *patch += 4;
                     }
-                }
+                });
             },
             Why::Link,
         ),
@@ -362,7 +374,7 @@ fn lies_about_retries_and_links() {
             "a link that is bound already",
             jump_within_page,
             |m| {
-                m.change(leave_jump, |i| i.set_near_branch64(u64::from(AT)));
+                m.change(direct_jump, |i| i.set_near_branch64(u64::from(AT)));
             },
             Why::Link,
         ),
