@@ -42,16 +42,25 @@ const VECTOR_WISHES: u32 = 32;
 pub struct Policy {
     /// A block is translated when it comes up so often.
     pub threshold: u8,
-    /// Backward jumps, indirect branches and instructions of the interpreter between two looks
-    /// around.
+    /// Backward jumps and indirect branches between two looks around; one of the interpreter's
+    /// instructions counts as several.
     pub polls: i32,
+    /// How many they may become where they take little time: a look around takes as long as some
+    /// hundred iterations of a small loop.
+    pub most_polls: i32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { threshold: 2, polls: 1000 }
+        Self { threshold: 2, polls: 1000, most_polls: 32_000 }
     }
 }
+
+/// The time between two looks around that is wanted, in nanoseconds: a look takes below 1 µs, and
+/// that late may an interrupt be.
+const BETWEEN_LOOKS: core::ops::Range<u64> = 20_000..50_000;
+/// For how many polls an instruction of the interpreter counts.
+const POLLS_OF_ONE: i32 = 16;
 
 /// The translator of one vCPU.
 pub struct Translated {
@@ -67,6 +76,9 @@ pub struct Translated {
     vector_credit: u32,
     vector_wishes: u32,
     policy: Policy,
+    /// Polls between two looks around now, and when the last one was.
+    polls: i32,
+    looked_at: u64,
     /// How much was read of the log of pages that became code.
     log_read: u64,
     /// The cache's generation that the jump tables are of.
@@ -111,6 +123,8 @@ impl Translated {
             vector_credit: 0,
             vector_wishes: 0,
             policy: Policy::default(),
+            polls: 0,
+            looked_at: 0,
             log_read: 0,
             generation: 0,
             counters: Counters::default(),
@@ -135,6 +149,7 @@ impl Translated {
     /// Changes the policy; for comparisons that want every tier and every way out.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+        self.polls = policy.polls;
         self.state.hot.counts = [policy.polls; COUNTS];
     }
 
@@ -532,13 +547,24 @@ impl Translated {
 
     /// Whether it is time to look around.
     fn is_time(&mut self, cpu: &Cpu) -> bool {
-        let now = self.state.hot.polls_are_used_up()
-            || cpu.mailbox.pending() != 0
-            || self.shared.is_closed();
-        if now {
-            self.state.hot.counts = [self.policy.polls; COUNTS];
+        let used_up = self.state.hot.polls_are_used_up();
+        if used_up {
+            self.count_anew(cpu);
         }
-        now
+        used_up || cpu.mailbox.pending() != 0 || self.shared.is_closed()
+    }
+    /// Counts polls from the start, more of them if the last ones took little time.
+    fn count_anew(&mut self, cpu: &Cpu) {
+        let Policy { polls: least, most_polls: most, .. } = self.policy;
+        let now = cpu.clock.now_ns();
+        let took = now.wrapping_sub(core::mem::replace(&mut self.looked_at, now));
+        if took < BETWEEN_LOOKS.start {
+            self.polls = self.polls.saturating_mul(2);
+        } else if took >= BETWEEN_LOOKS.end {
+            self.polls /= 2;
+        }
+        self.polls = self.polls.min(most).max(least);
+        self.state.hot.counts = [self.polls; COUNTS];
     }
 
     fn one(&mut self, cpu: &Cpu) -> Ran {
@@ -607,7 +633,7 @@ impl Translated {
 
     fn run_inside(&mut self, cpu: &mut Cpu) -> Ran {
         if self.state.hot.polls_are_used_up() {
-            self.state.hot.counts = [self.policy.polls; COUNTS];
+            self.count_anew(cpu);
         }
         self.follow_generation();
         loop {
@@ -645,7 +671,7 @@ impl Translated {
                         }
                     }
                     let [count, ..] = &mut self.state.hot.counts;
-                    *count = count.wrapping_sub(1);
+                    *count = count.saturating_sub(POLLS_OF_ONE);
                     match step(cpu, op) {
                         Step::Done if self.is_time(cpu) => return Ran::Around,
                         Step::Done => {}

@@ -167,7 +167,11 @@ impl Harness {
         self.rng = Rng::new(plan.seed, 0);
         (self.looks, self.gone_at, self.running) = (0, None, true);
         if let Some(translator) = &mut self.translator {
-            translator.set_policy(Policy { threshold: plan.threshold, polls: plan.polls });
+            translator.set_policy(Policy {
+                threshold: plan.threshold,
+                polls: plan.polls,
+                most_polls: plan.polls,
+            });
         }
         if plan.entries == Entries::Fresh {
             pages::freshen(&self.ram);
