@@ -4,6 +4,8 @@
 //! want it: the short ones run beside others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests may panic
 
+use std::sync::{Mutex, PoisonError};
+
 use kasane_conformance::OwnGuest;
 
 /// Cases with two processors: six tests three times, and that the processors start.
@@ -28,8 +30,10 @@ fn short(engine: &str) {
     assert_ordered(engine, 4, "only=IRIW", CASES_OF_IRIW);
 }
 
-/// 10,000,000 runs of each test and fence.
+/// 10,000,000 runs of each test and fence, of one engine at a time.
 fn long(engine: &str) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     assert_ordered(engine, 2, "runs=10000000 look=100000000", CASES_OF_TWO);
     assert_ordered(engine, 4, "runs=10000000 only=IRIW", CASES_OF_IRIW);
 }

@@ -58,6 +58,54 @@ pub(crate) enum Condition {
 #[must_use]
 pub(crate) struct Jump(pub(crate) usize);
 
+/// One instruction in the making.
+#[derive(Default)]
+struct Piece {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl Piece {
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+            self.len = self.len.wrapping_add(1);
+        }
+    }
+    fn disp32(&mut self, disp: i32) {
+        disp.to_le_bytes().into_iter().for_each(|byte| self.byte(byte));
+    }
+    fn mod_rm(&mut self, register: u8, mem: Mem) {
+        let reg = (register & 7) << 3;
+        let Some(base) = mem.base else {
+            let sib = mem.index.map_or(0x20, |(index, shift)| shift << 6 | (index & 7) << 3);
+            self.byte(0x04 | reg);
+            self.byte(sib | 5);
+            self.disp32(mem.disp);
+            return;
+        };
+        let short = i8::try_from(mem.disp).ok();
+        let mode = match (mem.disp, short) {
+            (0, _) if base & 7 != 5 => 0,
+            (_, Some(_)) => 0x40,
+            (_, None) => 0x80,
+        };
+        let sib = match mem.index {
+            Some((index, shift)) => Some(shift << 6 | (index & 7) << 3 | base & 7),
+            None => (base & 7 == 4).then_some(0x24),
+        };
+        self.byte(mode | reg | if sib.is_some() { 4 } else { base & 7 });
+        if let Some(sib) = sib {
+            self.byte(sib);
+        }
+        match (mode, short) {
+            (0x40, Some(short)) => self.byte(short as u8),
+            (0x80, _) => self.disp32(mem.disp),
+            _ => {}
+        }
+    }
+}
+
 /// Code in the making.
 #[derive(Default)]
 pub(crate) struct Asm {
@@ -77,6 +125,12 @@ impl Asm {
     fn byte(&mut self, byte: u8) {
         self.code.push(byte);
     }
+    /// The first `len` of 16 bytes: a copy whose length is known is much quicker.
+    fn put(&mut self, bytes: [u8; 16], len: usize) {
+        let end = self.code.len().wrapping_add(len);
+        self.code.extend_from_slice(&bytes);
+        self.code.truncate(end);
+    }
     fn imm32(&mut self, value: i32) {
         self.bytes(&value.to_le_bytes());
     }
@@ -86,49 +140,25 @@ impl Asm {
         let index = mem.index.map_or(0, |(register, _)| register);
         let base = mem.base.unwrap_or(0);
         let rex = u8::from(wide) << 3 | (register >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        let mut piece = Piece::default();
         if rex != 0 {
-            self.byte(0x40 | rex);
+            piece.byte(0x40 | rex);
         }
-        self.bytes(opcode);
-        self.mod_rm(register, mem);
-    }
-
-    fn mod_rm(&mut self, register: u8, mem: Mem) {
-        let reg = (register & 7) << 3;
-        let Some(base) = mem.base else {
-            let sib = mem.index.map_or(0x20, |(index, shift)| shift << 6 | (index & 7) << 3);
-            self.bytes(&[0x04 | reg, sib | 5]);
-            self.imm32(mem.disp);
-            return;
-        };
-        let short = i8::try_from(mem.disp).ok();
-        let mode = match (mem.disp, short) {
-            (0, _) if base & 7 != 5 => 0,
-            (_, Some(_)) => 0x40,
-            (_, None) => 0x80,
-        };
-        match mem.index {
-            Some((index, shift)) => {
-                self.bytes(&[mode | reg | 4, shift << 6 | (index & 7) << 3 | base & 7]);
-            }
-            None if base & 7 == 4 => self.bytes(&[mode | reg | 4, 0x24]),
-            None => self.byte(mode | reg | base & 7),
-        }
-        match (mode, short) {
-            (0x40, Some(short)) => self.byte(short as u8),
-            (0x80, _) => self.imm32(mem.disp),
-            _ => {}
-        }
+        opcode.iter().for_each(|byte| piece.byte(*byte));
+        piece.mod_rm(register, mem);
+        self.put(piece.bytes, piece.len);
     }
 
     /// An instruction with two registers, `rm` the one of the ModRM byte's last field.
     pub(crate) fn op_reg(&mut self, wide: bool, opcode: &[u8], register: u8, rm: u8) {
         let rex = u8::from(wide) << 3 | (register >> 3) << 2 | rm >> 3;
+        let mut piece = Piece::default();
         if rex != 0 {
-            self.byte(0x40 | rex);
+            piece.byte(0x40 | rex);
         }
-        self.bytes(opcode);
-        self.byte(0xC0 | (register & 7) << 3 | rm & 7);
+        opcode.iter().for_each(|byte| piece.byte(*byte));
+        piece.byte(0xC0 | (register & 7) << 3 | rm & 7);
+        self.put(piece.bytes, piece.len);
     }
 
     pub(crate) fn load(&mut self, register: u8, mem: Mem) {

@@ -118,6 +118,8 @@ pub(crate) struct Cache {
     next: u32,
     /// First byte behind the stubs.
     start: u32,
+    /// A block with its head.
+    buffer: Vec<u8>,
     blocks: HashMap<Key, Block>,
     /// In the order of their places, also those of dropped blocks, where somebody may still be.
     fault_points: Vec<SmallPoint>,
@@ -140,6 +142,7 @@ impl Cache {
             arena,
             next: start,
             start,
+            buffer: Vec::new(),
             blocks: HashMap::new(),
             fault_points: Vec::new(),
             pages: HashMap::new(),
@@ -191,10 +194,11 @@ impl Cache {
         if code.len() > BLOCK_MAX {
             return None;
         }
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&key.rip.to_le_bytes());
+        self.buffer.extend_from_slice(code);
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
-        unsafe { self.arena.write(self.next as usize, &key.rip.to_le_bytes()) }.ok()?;
-        // SAFETY: as above.
-        unsafe { self.arena.write(entry as usize, code) }.ok()?;
+        unsafe { self.arena.write(self.next as usize, &self.buffer) }.ok()?;
         self.next = entry.wrapping_add((code.len() as u32).next_multiple_of(8));
         self.count(&translated);
         let page = self.pages.entry(key.gpa & !0xFFF).or_default();

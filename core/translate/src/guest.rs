@@ -1,6 +1,7 @@
 //! What the translator has to know of a guest instruction.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use iced_x86::{
     CodeSize, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
@@ -214,56 +215,95 @@ pub(crate) struct Guest {
     pub(crate) vectors: bool,
 }
 
-/// Decides about instructions. What it found out about instructions that run as they are, which
-/// most do, it remembers: it follows from their code, whether they have a memory operand, and the
-/// size of the code that they are from.
+/// Decides about instructions. What it found out about most it remembers: it follows from their
+/// code, whether they have a memory operand, and the size of the code that they are from.
 pub(crate) struct Analyst {
     factory: InstructionInfoFactory,
-    plain: Box<[Option<Plain>]>,
+    /// Number, from 1, among the known.
+    numbers: Box<[u16]>,
+    known: Vec<Known>,
 }
 
-/// What is the same for all instructions of a kind that run as they are.
+/// What is the same for all instructions of a kind.
 #[derive(Clone, Copy)]
-struct Plain {
+struct Known {
+    /// Whatever the target of a branch.
+    kind: Kind,
     written_operands: u8,
     access: Option<Access>,
     may_fault: bool,
     vectors: bool,
 }
 
+/// Whether an instruction's kind is that of all with the same code.
+fn is_common(guest: &Guest) -> bool {
+    use iced_x86::Code;
+    match guest.kind {
+        Kind::Plain
+        | Kind::Nop
+        | Kind::Lea
+        | Kind::Push
+        | Kind::Leave
+        | Kind::Branch(_)
+        | Kind::Jump(_)
+        | Kind::Call(_)
+        | Kind::JumpIndirect
+        | Kind::CallIndirect => true,
+        // Not one that happens to drop 0 bytes.
+        Kind::Return(_) => guest.instruction.op_count() == 0,
+        Kind::Pop => guest.instruction.code() == Code::Pop_r64,
+        _ => false,
+    }
+}
+
 impl Analyst {
     pub(crate) fn new() -> Self {
-        let kinds = iced_x86::Code::values().len().saturating_mul(4);
+        let kinds = iced_x86::Code::values().len().saturating_mul(8);
         Self {
             factory: InstructionInfoFactory::new(),
-            plain: alloc::vec![None; kinds].into_boxed_slice(),
+            numbers: alloc::vec![0; kinds].into_boxed_slice(),
+            known: Vec::new(),
         }
     }
 
     pub(crate) fn look_at(&mut self, instruction: &Instruction) -> Guest {
         let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
-        let wide = instruction.code_size() == CodeSize::Code64;
-        let place = instruction.code() as usize * 4 + usize::from(memory) * 2 + usize::from(wide);
-        if let Some(Some(plain)) = self.plain.get(place) {
+        let size = instruction.code_size() as usize & 3;
+        let place = instruction.code() as usize * 8 + usize::from(memory) * 4 + size;
+        let number = self.numbers.get(place).copied().unwrap_or(0);
+        if let Some(known) = usize::from(number).checked_sub(1).and_then(|n| self.known.get(n)) {
+            let target = || instruction.near_branch_target();
+            // They may depend on a constant: on the count of a shift.
             let (flags_read, flags_written) = flags(instruction);
             return Guest {
                 instruction: *instruction,
-                kind: Kind::Plain,
-                access: plain.access,
-                written_operands: plain.written_operands,
+                kind: match known.kind {
+                    Kind::Branch(_) => Kind::Branch(target()),
+                    Kind::Jump(_) => Kind::Jump(target()),
+                    Kind::Call(_) => Kind::Call(target()),
+                    kind => kind,
+                },
+                access: known.access,
+                written_operands: known.written_operands,
                 flags_read,
                 flags_written,
                 changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
-                may_fault: plain.may_fault,
-                vectors: plain.vectors,
+                may_fault: known.may_fault,
+                vectors: known.vectors,
             };
         }
         let guest = self.look_closely(instruction);
-        if guest.kind == Kind::Plain
-            && let Some(place) = self.plain.get_mut(place)
+        if is_common(&guest)
+            && let Some(place) = self.numbers.get_mut(place)
         {
-            let Guest { written_operands, access, may_fault, vectors, .. } = guest;
-            *place = Some(Plain { written_operands, access, may_fault, vectors });
+            self.known.push(Known {
+                kind: guest.kind,
+                written_operands: guest.written_operands,
+                access: guest.access,
+                may_fault: guest.may_fault,
+                vectors: guest.vectors,
+            });
+            *place = self.known.len() as u16;
         }
         guest
     }

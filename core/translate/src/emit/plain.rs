@@ -131,9 +131,13 @@ impl Emitter<'_> {
         let mut renamed = *renamed;
         renamed.set_segment_prefix(Register::None);
         let done = self.encoder.encode(&renamed, 0);
-        let encoded = self.encoder.take_buffer(); // also what an error left in it
+        let mut encoded = self.encoder.take_buffer(); // also what an error left in it
+        if done.is_ok() {
+            self.asm.bytes(&encoded);
+        }
+        encoded.clear();
+        self.encoder.set_buffer(encoded);
         done.map_err(|_| NotEncodable)?;
-        self.asm.bytes(&encoded);
         if guest.may_fault {
             let host_flags = self.flags.host;
             self.fault_points.push(FaultPoint { code: at_code, rip: self.rip, host_flags });
