@@ -26,7 +26,7 @@ use crate::make::Maker;
 use crate::mode::{Mode, linear, segment_limits};
 use crate::refused::Refused;
 use crate::shared::Shared;
-use crate::sites::{CALL, OpAt, Site};
+use crate::sites::{CALL, OpAt, Site, Way};
 use crate::tables::{Page, Tables};
 use shadow::Shadow;
 
@@ -428,9 +428,9 @@ impl Translated {
     /// `at`: the site's place. `None`: in again at `Hot::entry`.
     fn at_site(&mut self, cpu: &mut Cpu, site: Site<OpAt>, at: u32) -> Option<Left> {
         match site {
-            Site::Access { rip, retry, write } => {
+            Site::Access { rip, retry, way } => {
                 self.counters.tlb_misses = self.counters.tlb_misses.wrapping_add(1);
-                if self.fill(cpu, retry, write) {
+                if self.fill(cpu, retry, way) {
                     return None;
                 }
                 self.sync_out(cpu, rip);
@@ -593,7 +593,8 @@ impl Translated {
 
     /// Enters the page of an access that was refused in the inline TLB, if it can be; then the
     /// check is to be made again.
-    fn fill(&mut self, cpu: &mut Cpu, retry: u32, write: bool) -> bool {
+    fn fill(&mut self, cpu: &mut Cpu, retry: u32, way: Way) -> bool {
+        let write = way.writes();
         let class = self.class();
         let again = self.address(retry);
         let hot = &mut self.state.hot;
@@ -607,7 +608,7 @@ impl Translated {
         if !Cpu::canonical(va) || tag == va & !0xFFF {
             return false; // a known page is refused for its end
         }
-        let wanted = if write { Access::Write } else { Access::Read };
+        let wanted = if way == Way::Write { Access::Write } else { Access::Read };
         let mut page = cpu.tlb.host_page(cpu.mode.data, va);
         if !page.is_some_and(|page| if write { page.write } else { page.read }) {
             self.counters.walks = self.counters.walks.wrapping_add(1);

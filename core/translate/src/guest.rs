@@ -10,7 +10,9 @@ use iced_x86::{
 use kasane_interp::op::is_immediate;
 
 pub(crate) use crate::known::uses_vectors;
-use crate::known::{can_trap, conditional_flags, is_bit_string, is_hint, runs_as_it_is};
+use crate::known::{
+    can_trap, can_write_others, conditional_flags, is_bit_string, is_hint, runs_as_it_is,
+};
 
 /// OF, SF, ZF, AF, CF, PF in iced's numbering.
 pub(crate) const ALL_FLAGS: u32 = RflagsBits::OF
@@ -204,6 +206,8 @@ pub(crate) struct Guest {
     pub(crate) access: Option<Access>,
     /// Bit n: explicit operand n is written.
     pub(crate) written_operands: u8,
+    /// It may write to general registers that are no operands.
+    pub(crate) writes_others: bool,
     pub(crate) flags_read: u32,
     /// Flags that have a new value afterwards, or an undefined one, whatever the operands.
     pub(crate) flags_written: u32,
@@ -230,6 +234,7 @@ struct Known {
     /// Whatever the target of a branch.
     kind: Kind,
     written_operands: u8,
+    writes_others: bool,
     access: Option<Access>,
     may_fault: bool,
     vectors: bool,
@@ -285,6 +290,7 @@ impl Analyst {
                 },
                 access: known.access,
                 written_operands: known.written_operands,
+                writes_others: known.writes_others,
                 flags_read,
                 flags_written,
                 changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
@@ -299,6 +305,7 @@ impl Analyst {
             self.known.push(Known {
                 kind: guest.kind,
                 written_operands: guest.written_operands,
+                writes_others: guest.writes_others,
                 access: guest.access,
                 may_fault: guest.may_fault,
                 vectors: guest.vectors,
@@ -315,6 +322,7 @@ impl Analyst {
             kind: Kind::Interpreted,
             access: None,
             written_operands: 0,
+            writes_others: false,
             flags_read,
             flags_written,
             changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
@@ -377,6 +385,18 @@ impl Analyst {
                 _ => return None,
             }
         }
+        let explicit = |register: Register| {
+            (0..instruction.op_count()).any(|n| {
+                instruction.op_kind(n) == OpKind::Register
+                    && guest.written_operands >> n & 1 != 0
+                    && instruction.op_register(n).full_register() == register.full_register()
+            })
+        };
+        guest.writes_others = can_write_others(&instruction)
+            || info.used_registers().iter().any(|used| {
+                let written = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
+                written && used.register().is_gpr() && !explicit(used.register())
+            });
         let expected = info.used_memory().len();
         (memory <= 1 && (expected == memory || guest.kind != Kind::Plain)).then_some(())
     }

@@ -8,6 +8,14 @@ pub(crate) fn conditional_flags(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
 }
 
+/// Those that write to RAX or RDX, which may be an operand that is written, too.
+pub(crate) fn can_write_others(instruction: &Instruction) -> bool {
+    use Mnemonic::{Cmpxchg, Cmpxchg8b, Cmpxchg16b, Div, Idiv, Imul, Mul};
+    let mnemonic = instruction.mnemonic();
+    matches!(mnemonic, Cmpxchg | Cmpxchg8b | Cmpxchg16b | Div | Idiv | Mul)
+        || mnemonic == Imul && instruction.op_count() == 1
+}
+
 /// An exception that has nothing to do with memory.
 pub(crate) fn can_trap(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Ldmxcsr)

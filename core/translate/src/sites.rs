@@ -26,7 +26,7 @@ pub(crate) const HEAD: usize = 8;
 pub(crate) enum Site<O> {
     /// An access that the inline TLB refused. RIP is the instruction's; the check is made again
     /// at `retry` (an offset in the arena) with the address in R9.
-    Access { rip: u64, retry: u32, write: bool },
+    Access { rip: u64, retry: u32, way: Way },
     /// An access that a segment refused.
     Refused { rip: u64 },
     /// A jump within the page whose displacement at `patch` (an offset in the arena) can be bound
@@ -41,6 +41,31 @@ pub(crate) enum Site<O> {
     Go { rip: u64 },
     /// The guest goes on at the address in R9.
     Arrived,
+}
+
+/// What an access is checked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Read,
+    Write,
+    /// It reads, and a write to the same operand comes soon: by the tags for writes, but nothing
+    /// is made dirty for it.
+    ReadToWrite,
+}
+
+impl Way {
+    /// Whether an access writes, and whether it is checked by the tags for writes.
+    pub(crate) fn of(writes: bool, by_write_tags: bool) -> Self {
+        match (writes, by_write_tags) {
+            (true, _) => Self::Write,
+            (false, true) => Self::ReadToWrite,
+            (false, false) => Self::Read,
+        }
+    }
+    /// By the tags for writes.
+    pub(crate) fn writes(self) -> bool {
+        self != Self::Read
+    }
 }
 
 /// An instruction of a block in the cache.
@@ -69,6 +94,8 @@ impl OpAt {
     }
 }
 
+/// Bytes of the site of an access, whose RIP is always near.
+pub(crate) const ACCESS_SITE: usize = 1 + 2 + 2 + 2;
 /// Bytes of a site at most.
 pub(crate) const LONGEST: usize = 1 + 2 + 8 + OP;
 /// Bytes of the address of an instruction, which are a site's last.
@@ -84,6 +111,7 @@ const INTERPRET: u8 = 4;
 const INDIRECT: u8 = 5;
 const GO: u8 = 6;
 const ARRIVED: u8 = 7;
+const READ_TO_WRITE: u8 = 8;
 
 /// What the places in a site count from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +146,14 @@ impl<O> Site<O> {
     /// Kind, RIP, and a place.
     fn parts(&self) -> (u8, u64, Option<u32>) {
         match *self {
-            Self::Access { rip, retry, write: false } => (READ, rip, Some(retry)),
-            Self::Access { rip, retry, write: true } => (WRITE, rip, Some(retry)),
+            Self::Access { rip, retry, way } => {
+                let kind = match way {
+                    Way::Read => READ,
+                    Way::Write => WRITE,
+                    Way::ReadToWrite => READ_TO_WRITE,
+                };
+                (kind, rip, Some(retry))
+            }
             Self::Refused { rip } => (REFUSED, rip, None),
             Self::Link { rip, patch } => (LINK, rip, Some(patch)),
             Self::Interpret { rip, .. } => (INTERPRET, rip, None),
@@ -185,8 +219,9 @@ pub(crate) fn unpack(bytes: &[u8], origin: Origin) -> Option<(Site<u64>, usize)>
     };
     let mut place = || Some(origin.entry.wrapping_add(reader.word()?.into()));
     let site = match kind & !FAR {
-        READ => Site::Access { rip, retry: place()?, write: false },
-        WRITE => Site::Access { rip, retry: place()?, write: true },
+        READ => Site::Access { rip, retry: place()?, way: Way::Read },
+        WRITE => Site::Access { rip, retry: place()?, way: Way::Write },
+        READ_TO_WRITE => Site::Access { rip, retry: place()?, way: Way::ReadToWrite },
         REFUSED => Site::Refused { rip },
         LINK => Site::Link { rip, patch: place()? },
         INTERPRET => Site::Interpret { rip, op: u64::from_le_bytes(reader.take()?) },
@@ -216,7 +251,7 @@ impl Site<OpAt> {
         unsafe { base.add(head).copy_to_nonoverlapping(rip.as_mut_ptr(), HEAD) };
         let (site, _) = unpack(&bytes, Origin { entry, rip: u64::from_le_bytes(rip) })?;
         Some(match site {
-            Site::Access { rip, retry, write } => Site::Access { rip, retry, write },
+            Site::Access { rip, retry, way } => Site::Access { rip, retry, way },
             Site::Refused { rip } => Site::Refused { rip },
             Site::Link { rip, patch } => Site::Link { rip, patch },
             Site::Interpret { rip, op } => Site::Interpret { rip, op: OpAt(op as *const Op) },
@@ -238,8 +273,9 @@ mod tests {
         let rips = [0, -1, 1, 0x7FFF, -0x8000, 0x8000, i64::MIN, i64::MAX];
         for rip in rips.map(|far| ORIGIN.rip.wrapping_add_signed(far)) {
             let sites = [
-                Site::Access { rip, retry: 0x1234, write: false },
-                Site::Access { rip, retry: 0x1000, write: true },
+                Site::Access { rip, retry: 0x1234, way: Way::Read },
+                Site::Access { rip, retry: 0x1000, way: Way::Write },
+                Site::Access { rip, retry: 0x1002, way: Way::ReadToWrite },
                 Site::Refused { rip },
                 Site::Link { rip, patch: 0x10FFF },
                 Site::Interpret { rip, op: 0 },

@@ -1,7 +1,8 @@
 //! The way into translated code and out of it.
 
 use crate::asm::{Asm, Condition, Jump, Mem, reg};
-use crate::layout::at;
+use crate::layout::{CLASSES, TLB_ROTATION, at};
+use crate::sites::ACCESS_SITE;
 use core::mem::offset_of;
 use kasane_cpu::VectorState;
 
@@ -22,8 +23,34 @@ pub(crate) struct Stubs {
     pub(crate) exit: u32,
     /// Leaves after a host exception.
     pub(crate) recovery: u32,
+    /// See `Stubs::check`.
+    checks: [[[u32; CHECKED_SIZES.len()]; 2]; CLASSES],
     /// Where empty slots lead, with the slot's number in R9. The site is 0 then.
     pub(crate) slot_missed: u32,
+}
+
+/// Sizes of accesses that there are stubs for.
+pub(crate) const CHECKED_SIZES: [u32; 6] = [1, 2, 4, 8, 16, 32];
+
+impl Stubs {
+    /// A stub that checks an access to the address in R9, as code does it in line (`emit::memory`):
+    /// for a class, by the tags for writes or not, by the size's number. It is called from where an
+    /// access's site stands behind the CALL, and leaves by that, or comes back behind the site with
+    /// the offset in the page in R9, and its addend in R10.
+    pub(crate) fn check(&self, class: usize, write: bool, size: usize) -> u32 {
+        let sizes = self.checks.get(class).and_then(|class| class.get(usize::from(write)));
+        sizes.and_then(|sizes| sizes.get(size)).copied().unwrap_or(self.exit)
+    }
+    /// What the stub at an offset checks: class, by the tags for writes, bytes.
+    pub(crate) fn checks_by(&self, stub: u64) -> Option<(usize, bool, u32)> {
+        let mut all = (0..CLASSES).flat_map(|class| {
+            [false, true].into_iter().flat_map(move |write| {
+                CHECKED_SIZES.iter().enumerate().map(move |(n, size)| (class, write, n, *size))
+            })
+        });
+        all.find(|(class, write, n, _)| u64::from(self.check(*class, *write, *n)) == stub)
+            .map(|(class, write, _, size)| (class, write, size))
+    }
 }
 
 /// All stubs, to be written at offset 0.
@@ -46,7 +73,32 @@ pub(crate) fn emit() -> (Asm, Stubs) {
     asm.bind(from_recovery);
     asm.bind(from_host_flags);
     leave(&mut asm);
+    for (class, by_way) in stubs.checks.iter_mut().enumerate() {
+        for (write, by_size) in by_way.iter_mut().enumerate() {
+            for (size, place) in CHECKED_SIZES.iter().zip(by_size) {
+                *place = asm.here() as u32;
+                let tags = if write == 0 { at::read_tags(class) } else { at::write_tags(class) };
+                check(&mut asm, stubs.exit, tags, at::addends(class), *size);
+            }
+        }
+    }
     (asm, stubs)
+}
+
+/// See [`Stubs::check`].
+fn check(asm: &mut Asm, exit: u32, tags: usize, addends: usize, size: u32) {
+    // RSP is lower by a return address here.
+    let here = |mem: Mem| Mem { disp: mem.disp.wrapping_add(8), ..mem };
+    asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
+    asm.op_mem(false, &[0x23], reg::R10, here(Mem::state(at::TLB_MASK))); // and
+    asm.op_mem(true, &[0x2B], reg::R9, here(Mem::indexed(tags, reg::R10))); // sub
+    asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32));
+    let refused = asm.jcc(Condition::Above);
+    asm.bind_to(refused, exit.into());
+    asm.load(reg::R10, here(Mem::indexed(addends, reg::R10)));
+    asm.op_mem(true, &[0x83], 0, Mem::base(reg::RSP, 0)); // add qword, imm8
+    asm.bytes(&[ACCESS_SITE as u8]);
+    asm.bytes(&[0xC3]);
 }
 
 /// The jump is taken while the guest's vector registers are not in the host's.

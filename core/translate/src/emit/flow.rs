@@ -22,6 +22,10 @@ impl Emitter<'_> {
         while let Some(later) = self.later.get(next) {
             next = next.wrapping_add(1);
             match *later {
+                Later::Recheck { .. } => {
+                    let later = later.clone();
+                    self.recheck(&later);
+                }
                 Later::Leave { from, site, flags } => {
                     self.asm.bind(from);
                     self.leave(site, flags);
@@ -52,6 +56,10 @@ impl Emitter<'_> {
     pub(super) fn leave(&mut self, site: Site<u32>, flags: Flags) {
         let stubs = self.source.stubs;
         let stub = if flags.host && !flags.saved { stubs.exit_host_flags } else { stubs.exit };
+        self.leave_by(stub, site);
+    }
+    /// Calls a stub with a site behind the call.
+    pub(super) fn leave_by(&mut self, stub: u32, site: Site<u32>) {
         let call = self.asm.call();
         self.asm.bind_to(call, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
         let packed = site.pack(self.origin(), self.here());
@@ -193,7 +201,7 @@ impl Emitter<'_> {
         self.give_up_flags(ALL_FLAGS);
         let size = self.source.mode.word();
         if guest.access.is_some() {
-            let reach = self.operand(guest, 0)?;
+            let reach = self.operand(self.index, guest, 0)?;
             self.asm.load_sized(size, reg::R9, reach.mem());
             return Ok(());
         }

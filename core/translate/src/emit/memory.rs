@@ -27,7 +27,7 @@ use iced_x86::{Instruction, Register};
 use kasane_interp::op::segment;
 
 use super::names::{host_of, is_homed, number};
-use super::{Emitter, Later, NotEncodable, Site};
+use super::{Emitter, Later, NotEncodable, Site, Way};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::Guest;
 use crate::layout::{TLB_ROTATION, TlbEntry, at, tlb_index};
@@ -89,23 +89,17 @@ impl Reach {
 
 impl Emitter<'_> {
     /// The TLB check of an access to the address in R9.
-    pub(super) fn check(&mut self, size: u32, write: bool) {
+    pub(super) fn check(&mut self, size: u32, way: Way) {
+        self.held = None;
         let class = self.source.mode.class();
-        let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
+        let tags = if way.writes() { at::write_tags(class) } else { at::read_tags(class) };
         let retry = self.here();
         self.asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
         self.asm.op_mem(false, &[0x23], reg::R10, Mem::state(at::TLB_MASK)); // and r10d, ..
         self.asm.op_mem(true, &[0x2B], reg::R9, Mem::indexed(tags, reg::R10)); // sub
-        self.is_within(size);
+        self.is_within(reg::R9, size);
         let slow = self.asm.jcc(Condition::Above);
-        self.leave_later(slow, Site::Access { rip: self.rip, retry, write });
-    }
-    /// Compares the offset in R9 with the last one at which an access may begin.
-    fn is_within(&mut self, size: u32) {
-        match at::last(size) {
-            Some(last) => self.asm.cmp_state(reg::R9, last),
-            None => self.asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32)),
-        }
+        self.leave_later(slow, Site::Access { rip: self.rip, retry, way });
     }
     pub(super) fn add_host(&mut self) {
         let hosts = at::hosts(self.source.mode.class());
@@ -116,14 +110,21 @@ impl Emitter<'_> {
     }
     /// Checks `[base + disp]` and reaches it by its base. The flags have been given up.
     pub(super) fn based(&mut self, base: u8, disp: i32, size: u32, write: bool) -> Reach {
+        self.based_by(base, disp, size, Way::of(write, write))
+    }
+    pub(super) fn based_by(&mut self, base: u8, disp: i32, size: u32, way: Way) -> Reach {
+        self.address_of(base, disp);
+        self.check(size, way);
+        self.load_addend();
+        Reach::Base { base, disp }
+    }
+    /// `base + disp` in R9.
+    pub(super) fn address_of(&mut self, base: u8, disp: i32) {
         if disp == 0 {
             self.asm.mov(reg::R9, base);
         } else {
             self.asm.lea(true, reg::R9, Mem::base(base, disp));
         }
-        self.check(size, write);
-        self.load_addend();
-        Reach::Base { base, disp }
     }
 
     /// Checks `[base + disp]` on the stack. The flags have been given up.
@@ -153,7 +154,12 @@ impl Emitter<'_> {
 
     /// Checks the explicit memory operand. `kept`: how many scratch registers the instruction
     /// needs besides. The flags have been given up.
-    pub(super) fn operand(&mut self, guest: &Guest, kept: usize) -> Result<Reach, NotEncodable> {
+    pub(super) fn operand(
+        &mut self,
+        index: usize,
+        guest: &Guest,
+        kept: usize,
+    ) -> Result<Reach, NotEncodable> {
         let instruction = &guest.instruction;
         let Some(access) = guest.access else { return Err(NotEncodable) };
         let base = instruction.memory_base();
@@ -163,15 +169,18 @@ impl Emitter<'_> {
             && instruction.memory_index() == Register::None
             && flat;
         if simple && kept <= 1 {
-            let disp = instruction.memory_displacement64() as i32;
-            return Ok(self.based(host_of(number(base)), disp, access.size, access.write));
+            let (base, disp) = (host_of(number(base)), instruction.memory_displacement64() as i32);
+            self.anchored(index, guest, access, base);
+            return Ok(Reach::Base { base, disp });
         }
         if flat && let Some(va) = constant_address(instruction) {
             self.check_constant(va, access.size, access.write);
-            return Ok(Reach::Host);
+        } else {
+            self.address(instruction, reg::R9, 8)?;
+            self.reach_host(instruction.memory_segment(), access.size, access.write);
         }
-        self.address(instruction, reg::R9, 8)?;
-        Ok(self.reach_host(instruction.memory_segment(), access.size, access.write))
+        self.hold_host(guest, access);
+        Ok(Reach::Host)
     }
     /// The check of an address that is known now, and so is its entry in the TLB:
     ///
@@ -183,6 +192,7 @@ impl Emitter<'_> {
     ///     add   r9, [rsp + host]
     /// ```
     fn check_constant(&mut self, va: u64, size: u32, write: bool) {
+        self.held = None;
         let class = self.source.mode.class();
         let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
         let index = tlb_index(va).wrapping_mul(size_of::<TlbEntry>());
@@ -190,9 +200,9 @@ impl Emitter<'_> {
         self.asm.mov_imm(reg::R9, va);
         let retry = self.here();
         self.asm.op_mem(true, &[0x2B], reg::R9, entry(tags)); // sub
-        self.is_within(size);
+        self.is_within(reg::R9, size);
         let slow = self.asm.jcc(Condition::Above);
-        let site = Site::Access { rip: self.rip, retry, write };
+        let site = Site::Access { rip: self.rip, retry, way: Way::of(write, write) };
         let flags = self.flags;
         self.later.push(Later::LeaveIndexed { from: slow, index: index as u32, site, flags });
         self.asm.op_mem(true, &[0x03], reg::R9, entry(at::hosts(class))); // add
@@ -200,7 +210,7 @@ impl Emitter<'_> {
     /// Checks the operand whose effective address is in R9.
     pub(super) fn reach_host(&mut self, segment: Register, size: u32, write: bool) -> Reach {
         self.add_segment(segment, size, write);
-        self.check(size, write);
+        self.check(size, Way::of(write, write));
         self.add_host();
         Reach::Host
     }
@@ -259,6 +269,7 @@ impl Emitter<'_> {
         }
         let guest = number(register);
         if is_homed(guest) {
+            self.overwrites(scratch);
             self.asm.load(scratch, Mem::state(at::homed(guest)));
             return Some(scratch);
         }

@@ -5,6 +5,7 @@
 //! | `flags` | where the guest's flags are, saving and restoring them |
 //! | `memory` | the inline TLB's check, and how a checked operand is reached |
 //! | `flow` | jumps, calls, returns, polls, the ways out |
+//! | `held` | what is still known of the last check |
 //! | `plain` | the guest's own instruction with its operands renamed |
 //! | `stack` | pushes, pops, frames, return addresses |
 //! | `registers` | selectors, bases, control registers, the TSC |
@@ -14,6 +15,7 @@
 
 mod flags;
 mod flow;
+mod held;
 mod memory;
 mod names;
 mod plain;
@@ -29,11 +31,12 @@ use iced_x86::{Encoder, Instruction};
 use crate::asm::{Asm, Jump};
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::mode::Mode;
-use crate::sites::Site;
+use crate::sites::{Site, Way};
 use crate::slots::Numbers;
 use crate::stubs::Stubs;
 use flags::Flags;
 use flow::condition;
+use held::Held;
 
 /// An instruction that may raise a host exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,7 @@ pub(crate) struct Translated {
 struct NotEncodable;
 
 /// Code out of line, to be emitted behind the block.
+#[derive(Clone)]
 enum Later {
     Leave {
         from: Jump,
@@ -101,6 +105,17 @@ enum Later {
         index: usize,
         target: u64,
         flags: Flags,
+    },
+    /// See `held`. `size`: its number among the sizes that stubs check.
+    Recheck {
+        from: Jump,
+        back: usize,
+        base: u8,
+        disp: i32,
+        distance: i32,
+        size: usize,
+        way: Way,
+        rip: u64,
     },
 }
 
@@ -128,6 +143,7 @@ impl Translator {
             rip: 0,
             index: 0,
             run_left: 0,
+            held: None,
             in_shadow: false,
         };
         let live_in = source.live.first().copied().unwrap_or(ALL_FLAGS);
@@ -146,6 +162,7 @@ impl Translator {
             let before = emitter.mark();
             match emitter.instruction(index, guest) {
                 Ok(goes_on) => {
+                    emitter.settle(guest);
                     done = index.saturating_add(1);
                     open = goes_on;
                 }
@@ -197,6 +214,7 @@ struct Emitter<'a> {
     index: usize,
     /// Words of a run on the stack that are checked already.
     run_left: usize,
+    held: Option<Held>,
     /// No interrupt may come before the instruction at hand.
     in_shadow: bool,
 }

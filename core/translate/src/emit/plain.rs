@@ -16,6 +16,9 @@ impl Emitter<'_> {
         let target = instruction.op0_register();
         let bytes = target.size() as u32;
         let to = number(target);
+        if bytes == 2 || is_homed(to) {
+            self.overwrites(reg::R9);
+        }
         if bytes == 2 {
             self.address(instruction, reg::R9, bytes)?;
             if is_homed(to) {
@@ -45,6 +48,7 @@ impl Emitter<'_> {
         if bytes == 2 {
             return Err(NotEncodable); // rare
         }
+        self.held = None;
         self.address(instruction, reg::R9, 8)?;
         let source = number(offset);
         let host = if is_homed(source) { reg::R11 } else { host_of(source) };
@@ -89,10 +93,15 @@ impl Emitter<'_> {
         let mut free: &[u8] = &[reg::R11, reg::R10, reg::R9];
         let high = high_byte(&guest.instruction).filter(|_| guest.access.is_some());
         if guest.access.is_some() {
-            self.give_up_flags(self.live(index));
             // Not by its base, which may be the register whose bytes are exchanged.
             let kept = homed.count.wrapping_add(if high.is_some() { 2 } else { 0 });
-            let reach = self.operand(guest, kept)?;
+            let reach = match self.held_reach(guest, kept) {
+                Some(reach) => reach,
+                None => {
+                    self.give_up_flags(self.live(index));
+                    self.operand(index, guest, kept)?
+                }
+            };
             free = reach.free();
             rename_memory(&mut renamed, reach);
         }
@@ -102,6 +111,7 @@ impl Emitter<'_> {
         }
         homed.assign(free)?;
         for (guest_register, scratch) in homed.places() {
+            self.overwrites(scratch);
             self.asm.load(scratch, Mem::state(at::homed(guest_register)));
         }
         rename_registers(&mut renamed, &homed);

@@ -10,7 +10,7 @@
 //!     lea   r11, [r9 + rcx*size]
 //!     cmp   r11, 4096
 //!     ja    interpret
-//!     mov   r10, [rsp + r10*8 + addends]
+//!     mov   r10, [rsp + r10 + addend]
 //!     add   rdi, r10
 //!     rep   stos
 //!     sub   rdi, r10
@@ -23,7 +23,7 @@ use kasane_interp::op::segment;
 
 use super::flags::Flags;
 use super::memory::Reach;
-use super::{Emitter, NotEncodable};
+use super::{Emitter, NotEncodable, Way};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::{Guest, StringAction, StringStep};
 use crate::layout::at;
@@ -133,7 +133,7 @@ impl Emitter<'_> {
     /// Checks all elements from a register on; the addend of their page is in R10.
     fn whole_range(&mut self, from: u8, step: StringStep, write: bool, guest: &Guest) {
         self.asm.zero_extend(step.width, reg::R9, from);
-        self.check(step.size, write);
+        self.check(step.size, Way::of(write, write));
         self.asm.zero_extend(step.width, reg::R11, RCX);
         let shift = step.size.trailing_zeros() as u8;
         let end = Mem { base: Some(reg::R9), index: Some((reg::R11, shift)), disp: 0 };

@@ -132,10 +132,12 @@ impl Block<'_> {
     fn origin(&self) -> Origin {
         Origin { entry: self.at, rip: self.rip }
     }
-    /// Whether an instruction is a way out: a site stands behind it.
+    /// Whether an instruction is a way out, or may be one: a site stands behind it.
     fn is_way_out(&self, instruction: &Instruction) -> bool {
         let exits = [self.stubs.exit, self.stubs.exit_host_flags].map(u64::from);
-        instruction.code() == Code::Call_rel32_64 && exits.contains(&instruction.near_branch64())
+        let target = instruction.near_branch64();
+        let leaves = exits.contains(&target) || self.stubs.checks_by(target).is_some();
+        instruction.code() == Code::Call_rel32_64 && leaves
     }
     /// Privilege class of its accesses.
     fn class(&self) -> usize {
@@ -439,7 +441,7 @@ impl Proof<'_> {
         let class = self.block.class();
         if instruction.code() == Code::Call_rel32_64 {
             // What it pushes goes below the state block, where there is room.
-            return ways::way_out(&self.sites, state, instruction);
+            return ways::called(self.block, &self.sites, state, instruction);
         }
         let info = self.factory.info(instruction);
         let place = match allowed::string(instruction) {

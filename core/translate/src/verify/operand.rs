@@ -213,7 +213,9 @@ pub(super) fn selects(entry: Entry, address: Sum) -> bool {
 
 /// The address that the engine finds in R9 and R10 if its check was not passed, and by which tags.
 pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
-    let Some(Meaning::Distance { of, tags }) = state.value(reg::R9).meaning else { return None };
+    let Some(Meaning::Distance { of, from, tags }) = state.value(reg::R9).meaning else {
+        return None;
+    };
     let index = state.value(reg::R10);
     let entry = match index.meaning {
         Some(Meaning::TlbIndex(index)) => Entry::Of(index),
@@ -223,5 +225,5 @@ pub(super) fn refused(state: &State) -> Option<(Sum, Tags)> {
             Entry::Number(offset.is_multiple_of(entry).then_some(offset / entry)?)
         }
     };
-    selects(entry, of).then_some((of, tags))
+    (of == from && selects(entry, of)).then_some((of, tags))
 }

@@ -170,7 +170,9 @@ fn address(step: &Step<'_>) -> Option<Outcome> {
     let (base, index) = (value(instruction.memory_base()), value(instruction.memory_index()));
     let scale = instruction.memory_index_scale();
     match (base?, index) {
-        (Value { meaning: Some(Meaning::Distance { of, tags }), .. }, Some(count)) if more == 0 => {
+        (Value { meaning: Some(Meaning::Distance { of, from, tags }), .. }, Some(count))
+            if more == 0 && of == from =>
+        {
             let run = Run { of, tags, count: count.number, scale };
             fits(step.state, run).then_some(Outcome::means(Meaning::End(run)))
         }
@@ -214,7 +216,9 @@ fn added(step: &Step<'_>) -> Option<Outcome> {
     let first = step.operand(0)?;
     if let Some((table, entry)) = step.element() {
         return match (first.meaning?, table) {
-            (Meaning::Distance { of, tags }, Table::Hosts) if selects(entry, of) => {
+            (Meaning::Distance { of, from, tags }, Table::Hosts)
+                if of == from && selects(entry, of) =>
+            {
                 // The distance is one from its own page if the check with these tags was passed.
                 let checked = step.state.any(|fact| match fact {
                     Fact::Checked { of: other, tags: by, held, .. } => {
@@ -239,7 +243,7 @@ fn subtracted(step: &Step<'_>) -> Option<Outcome> {
     let of = first.number;
     match step.element() {
         Some((Table::Tags(tags), entry)) if selects(entry, of) => {
-            Some(Outcome::means(Meaning::Distance { of, tags }))
+            Some(Outcome::means(Meaning::Distance { of, from: of, tags }))
         }
         Some(_) => None,
         None => Some(Outcome::from(first).plus(step.constant(1)?.wrapping_neg())),

@@ -110,9 +110,10 @@ pub(super) enum Meaning {
     /// The lower half of an address, rotated so that the page's number is lowest.
     Rotated(Sum),
     TlbIndex(Sum),
-    /// An address less the tag that its TLB index selects.
+    /// An address less the tag that the TLB index of `from`, mostly the same address, selects.
     Distance {
         of: Sum,
+        from: Sum,
         tags: Tags,
     },
     /// Distance and length of a run.
@@ -141,9 +142,9 @@ impl Meaning {
             | Self::JumpOffset(of)
             | Self::Rotated(of)
             | Self::TlbIndex(of)
-            | Self::Distance { of, .. }
             | Self::Addend { of } => of.mentions(wanted),
             Self::End(run) => run.mentions(wanted),
+            Self::Distance { of, from, .. } => of.mentions(&wanted) || from.mentions(wanted),
             Self::Host { at, page } => at.mentions(&wanted) || page.mentions(wanted),
         }
     }
@@ -187,6 +188,9 @@ impl Outcome {
     pub(super) fn plus(self, more: u64) -> Self {
         let meaning = match self.meaning {
             Some(Meaning::Host { at, page }) => Some(Meaning::Host { at: at.plus(more), page }),
+            Some(Meaning::Distance { of, from, tags }) => {
+                Some(Meaning::Distance { of: of.plus(more), from, tags })
+            }
             meaning => meaning.filter(|_| more == 0),
         };
         Self { number: self.number.map(|number| number.plus(more)), meaning }
@@ -377,6 +381,23 @@ impl State {
     pub(super) fn any(&self, mut holds: impl FnMut(Fact) -> bool) -> bool {
         self.facts.iter().any(|fact| holds(*fact))
     }
+    /// The TLB holds the page of this address, and these tags let it in.
+    pub(super) fn is_held(&self, wanted: Sum, by: Tags) -> bool {
+        self.any(|fact| match fact {
+            Fact::Checked { of, tags, held, .. } => of == wanted && tags == by && held,
+            _ => false,
+        })
+    }
+    /// Two addresses lie in one page: what is known of that is said by the second.
+    pub(super) fn rebase(&mut self, old: Sum, new: Sum) {
+        for place in &mut self.slots {
+            match &mut place.meaning {
+                Some(Meaning::Distance { from, .. }) if *from == old => *from = new,
+                Some(Meaning::Addend { of }) if *of == old => *of = new,
+                _ => {}
+            }
+        }
+    }
     pub(super) fn has(&self, fact: Fact) -> bool {
         self.facts.contains(&fact)
     }
@@ -429,6 +450,11 @@ impl State {
             let (ours, theirs) = (before.value(slot), other.value(slot));
             if ours.number != theirs.number {
                 self.rename(Symbol { at, slot, met: true });
+                // They may be good for the same all the same.
+                let new = |symbol: Symbol| symbol.at == at && symbol.met;
+                let same = ours.meaning.filter(|_| ours.meaning == theirs.meaning);
+                let number = self.value(slot).number;
+                self.set(slot, Value { number, meaning: same.filter(|m| !m.mentions(new)) });
             } else if ours.meaning != theirs.meaning {
                 let number = self.value(slot).number;
                 self.set(slot, Value::number(number));

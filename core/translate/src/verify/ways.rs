@@ -8,7 +8,7 @@ use iced_x86::{Code, ConditionCode, Instruction, OpKind};
 use super::fields::{Table, Told, crossings};
 use super::operand::{Entry, Place, refused, slot};
 use super::rules::is_present;
-use super::state::{Compared, Fact, Meaning, State, Tags, Value};
+use super::state::{Compared, Fact, Meaning, Outcome, State, Sum, Tags, Value};
 use super::{Block, Why};
 use crate::asm::reg;
 use crate::layout::at;
@@ -58,23 +58,60 @@ pub(super) fn inside(block: &Block<'_>, instruction: &Instruction) -> Result<u32
         .ok_or(Why::Target)
 }
 
-/// Out to the engine, which reads the site behind a CALL, and maybe back in.
-pub(super) fn way_out(
+/// A stub that has a site behind the CALL.
+pub(super) fn called(
+    block: &Block<'_>,
     sites: &BTreeMap<u32, Site<u64>>,
-    mut state: State,
+    state: State,
     call: &Instruction,
 ) -> Result<Ways, Why> {
+    let at = call.ip() as u32;
     let site = sites.get(&(call.next_ip() as u32)).ok_or(Why::Site)?;
-    let Site::Access { retry, write, .. } = site else { return Ok(Ways::default()) };
-    // The engine finds the address again by these two registers.
-    let (of, tags) = refused(&state).ok_or(Why::Retry)?;
-    if *write != (tags == Tags::Write) {
+    let Some((class, write, size)) = block.stubs.checks_by(call.near_branch64()) else {
+        // Out to the engine, which finds the address again by R9 and R10, and maybe back in.
+        let Site::Access { retry, way, .. } = site else { return Ok(Ways::default()) };
+        let (of, tags) = refused(&state).ok_or(Why::Retry)?;
+        if way.writes() != (tags == Tags::Write) {
+            return Err(Why::Retry);
+        }
+        return Ok(Ways { next: None, jumps: Vec::from([(*retry, filled(state, at, of))]) });
+    };
+    let Site::Access { retry, way, .. } = site else { return Err(Why::Site) };
+    if class != block.class() || *retry != at || way.writes() != write {
         return Err(Why::Retry);
     }
+    let of = state.value(reg::R9).number;
+    let again = filled(state.clone(), at, of);
+    let next = checked(
+        state,
+        at,
+        Fact::Checked {
+            of,
+            tags: if write { Tags::Write } else { Tags::Read },
+            size: size.into(),
+            held: true,
+        },
+    );
+    Ok(Ways { next: Some(next), jumps: Vec::from([(at, again)]) })
+}
+
+/// Behind a visit of the engine that filled the TLB for an address.
+fn filled(mut state: State, at: u32, of: Sum) -> State {
     state.set(reg::R9, Value::number(of));
     state.after_fill();
-    state.define(call.ip() as u32, reg::R10);
-    Ok(Ways { next: None, jumps: Vec::from([(*retry, state)]) })
+    state.define(at, reg::R10);
+    state
+}
+
+/// Behind a stub that found a fact about an address: the offset in the page is in R9, and its
+/// addend in R10.
+fn checked(mut state: State, at: u32, fact: Fact) -> State {
+    let Fact::Checked { of, tags, .. } = fact else { return state };
+    state.compared = Compared::Nothing;
+    state.assign(at, reg::R9, Outcome::means(Meaning::Distance { of, from: of, tags }));
+    state.assign(at, reg::R10, Outcome::means(Meaning::Addend { of }));
+    state.learn(fact);
+    state
 }
 
 // --- jumps to other blocks ---------------------------------------------------------------------
@@ -170,9 +207,16 @@ fn at_most(state: &mut State, value: Value, bound: u64) {
     state.learn(Fact::AtMost { of: value.number, bound });
     match value.meaning {
         // So the tag is the page's: no other page's distance is that small.
-        Some(Meaning::Distance { of, tags }) if bound < PAGE => {
+        Some(Meaning::Distance { of, from, tags }) if bound < PAGE => {
             let size = PAGE.saturating_sub(bound);
-            state.learn(Fact::Checked { of, tags, size, held: true });
+            let fact = Fact::Checked { of, tags, size, held: true };
+            if of == from {
+                state.learn(fact);
+            } else if state.is_held(from, tags) {
+                // Both lie in one page.
+                state.learn(fact);
+                state.rebase(from, of);
+            }
         }
         Some(Meaning::End(run)) if bound <= PAGE => state.learn(Fact::Within(run)),
         _ => {}

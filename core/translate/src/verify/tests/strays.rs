@@ -9,7 +9,7 @@ use super::mutants::{
 };
 use super::{AT, KERNEL, Why};
 use crate::layout::at;
-use crate::sites::Site;
+use crate::sites::{Site, Way};
 
 #[test]
 fn instructions_that_may_not_stand_there() {
@@ -312,8 +312,8 @@ fn lies_to_the_engine() {
             load,
             |m| {
                 m.change_sites(|site| {
-                    if let Site::Access { write, .. } = site {
-                        *write = true;
+                    if let Site::Access { way, .. } = site {
+                        *way = Way::Write;
                     }
                 });
             },
