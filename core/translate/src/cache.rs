@@ -31,6 +31,8 @@ pub(crate) struct Block {
     pub(crate) op: Option<OpAt>,
     /// Entry with the host's flags.
     pub(crate) host_entry: u32,
+    /// It is a signpost ([`crate::crossing`]).
+    pub(crate) is_signpost: bool,
     /// The last of the jumps that are bound to this block, in [`Cache::links`].
     incoming: Option<NonZeroU32>,
 }
@@ -88,6 +90,8 @@ struct Link {
 struct PageBlocks {
     version: u32,
     keys: Vec<Key>,
+    /// Those of instructions that only end in the page.
+    ending: Vec<Key>,
 }
 
 /// What was made, all told.
@@ -124,6 +128,8 @@ pub(crate) struct Cache {
     /// In the order of their places, also those of dropped blocks, where somebody may still be.
     fault_points: Vec<SmallPoint>,
     pages: HashMap<u64, PageBlocks>,
+    /// Blocks of instructions across pages, by the guest-physical address of the second.
+    crossing: HashMap<(Key, u64), Block>,
     /// What the interpreter does for each block.
     ops: Vec<Box<[Op]>>,
     /// Bound jumps, those of dropped blocks too.
@@ -146,6 +152,7 @@ impl Cache {
             blocks: HashMap::new(),
             fault_points: Vec::new(),
             pages: HashMap::new(),
+            crossing: HashMap::new(),
             ops: Vec::new(),
             links: Vec::new(),
             slots: Numbers::default(),
@@ -168,6 +175,7 @@ impl Cache {
         self.blocks.clear();
         self.fault_points.clear();
         self.pages.clear();
+        self.crossing.clear();
         self.ops.clear();
         self.links.clear();
         self.slots.clear();
@@ -181,9 +189,49 @@ impl Cache {
         &mut self,
         key: Key,
         version: u32,
-        mut translated: Translated,
+        translated: Translated,
         ops: Box<[Op]>,
     ) -> Option<()> {
+        let block = self.place(key, translated, ops)?;
+        self.blocks.insert(key, block);
+        self.note_page(key.gpa & !0xFFF, version).keys.push(key);
+        Some(())
+    }
+    /// The same for the signpost of an instruction across pages.
+    pub(crate) fn add_signpost(
+        &mut self,
+        key: Key,
+        version: u32,
+        translated: Translated,
+    ) -> Option<()> {
+        self.add(key, version, translated, Box::default())?;
+        self.blocks.get_mut(&key)?.is_signpost = true;
+        Some(())
+    }
+    /// The same for such an instruction, with both pages and their versions.
+    pub(crate) fn add_crossing(
+        &mut self,
+        key: Key,
+        pages: [(u64, u32); 2],
+        translated: Translated,
+        ops: Box<[Op]>,
+    ) -> Option<()> {
+        let [_, (second, version)] = pages;
+        let block = self.place(key, translated, ops)?;
+        self.crossing.insert((key, second), block);
+        self.note_page(second, version).ending.push(key);
+        Some(())
+    }
+    pub(crate) fn find_crossing(&self, key: Key, second: u64) -> Option<&Block> {
+        self.crossing.get(&(key, second))
+    }
+    fn note_page(&mut self, page: u64, version: u32) -> &mut PageBlocks {
+        let blocks = self.pages.entry(page).or_default();
+        blocks.version = version;
+        blocks
+    }
+    /// Writes a block into the arena.
+    fn place(&mut self, key: Key, mut translated: Translated, ops: Box<[Op]>) -> Option<Block> {
         let entry = self.next();
         let op_at = |number: u32| ops.get(number as usize).map(OpAt::new);
         for (place, number) in &translated.ops {
@@ -201,21 +249,16 @@ impl Cache {
         unsafe { self.arena.write(self.next as usize, &self.buffer) }.ok()?;
         self.next = entry.wrapping_add((code.len() as u32).next_multiple_of(8));
         self.count(&translated);
-        let page = self.pages.entry(key.gpa & !0xFFF).or_default();
-        page.version = version;
-        page.keys.push(key);
         self.fault_points.extend(translated.fault_points.iter().map(SmallPoint::of));
-        self.blocks.insert(
-            key,
-            Block {
-                entry,
-                host_entry: entry.wrapping_add(translated.host_entry),
-                op: if translated.instructions == 0 { op_at(0) } else { None },
-                incoming: None,
-            },
-        );
+        let block = Block {
+            entry,
+            host_entry: entry.wrapping_add(translated.host_entry),
+            op: if translated.instructions == 0 { op_at(0) } else { None },
+            is_signpost: false,
+            incoming: None,
+        };
         self.ops.push(ops);
-        Some(())
+        Some(block)
     }
     fn count(&mut self, translated: &Translated) {
         let made = &mut self.made;
@@ -253,6 +296,11 @@ impl Cache {
     /// Drops the blocks made from a page; tells whose, and the slots that lead to them.
     pub(crate) fn drop_page(&mut self, page: u64, mut dropped: impl FnMut(Key, [Option<u32>; 2])) {
         let Some(blocks) = self.pages.remove(&page) else { return };
+        for key in blocks.ending {
+            self.crossing.remove(&(key, page));
+            self.made.invalidated = self.made.invalidated.wrapping_add(1);
+            dropped(key, self.slots_of(key));
+        }
         for key in blocks.keys {
             let Some(block) = self.blocks.remove(&key) else { continue };
             let mut incoming = block.incoming;
@@ -260,10 +308,16 @@ impl Cache {
                 self.bind(link.patch, link.way_out);
                 incoming = link.before;
             }
+            if block.is_signpost {
+                self.crossing.retain(|(other, _), _| *other != key);
+            }
             self.made.invalidated = self.made.invalidated.wrapping_add(1);
-            let Key { rip, mode, .. } = key;
-            dropped(key, [false, true].map(|saved| self.slots.known(Target { rip, mode, saved })));
+            dropped(key, self.slots_of(key));
         }
+    }
+    fn slots_of(&self, key: Key) -> [Option<u32>; 2] {
+        let Key { rip, mode, .. } = key;
+        [false, true].map(|saved| self.slots.known(Target { rip, mode, saved }))
     }
 
     /// The guest instruction behind a host exception at an offset of the arena.

@@ -18,8 +18,9 @@ use kasane_memory::Flushed;
 use kasane_passthrough::{CodeEntry, Outcome};
 use kasane_spec_x86::flags;
 
-use crate::cache::Key;
+use crate::cache::{Block, Key};
 use crate::counters::Counters;
+use crate::crossing::may_cross;
 use crate::guest::uses_vectors;
 use crate::layout::{CLASSES, COUNTS, Hot, RSP_AT, StateBlock, TlbEntry};
 use crate::make::Maker;
@@ -278,13 +279,13 @@ impl Translated {
             return Found::Code(code);
         }
         let Some((key, global)) = self.key(cpu, rip) else { return Found::Nothing };
-        let mut known = self.known(key);
+        let mut known = self.known(cpu, key);
         if known.is_none() && self.maker.is_hot(key, self.policy.threshold) {
             if self.shadow.is_some() {
                 self.maker.strict = Shadow::is_strict(key);
             }
             self.make(cpu, key);
-            known = self.known(key);
+            known = self.known(cpu, key);
             if known.is_none() {
                 self.maker.give_up(key);
             }
@@ -302,10 +303,22 @@ impl Translated {
         }
     }
     /// The entry of a block, or the instruction that it is.
-    fn known(&self, key: Key) -> Option<(u32, Option<OpAt>)> {
-        let cache = self.shared.cache();
-        let block = cache.find(key)?;
-        Some((block.entry, block.op))
+    fn known(&mut self, cpu: &mut Cpu, key: Key) -> Option<(u32, Option<OpAt>)> {
+        self.block(cpu, key, |block| (block.entry, block.op))
+    }
+    /// Something of the block for a key: of the one for both pages if it is an instruction across
+    /// them.
+    fn block<R>(&mut self, cpu: &mut Cpu, key: Key, tell: impl Fn(&Block) -> R) -> Option<R> {
+        let found = {
+            let cache = self.shared.cache();
+            let block = cache.find(key)?;
+            (!block.is_signpost).then(|| tell(block))
+        };
+        if found.is_some() {
+            return found;
+        }
+        let second = self.second_page(cpu, key.rip)?;
+        self.shared.cache().find_crossing(key, second).map(tell)
     }
 
     /// With whether its page is global; `None` if there is nothing to fetch from: the interpreter
@@ -320,7 +333,9 @@ impl Translated {
             cpu.translate_fill(va, Access::Execute, class).ok()?;
         }
         let page = cpu.tlb.exec(class, va)?;
-        Some((Key { gpa: page.gpa | va & 0xFFF, rip, mode: self.mode }, page.global))
+        // Of an instruction across pages both would have to be global.
+        let global = page.global && !may_cross(va);
+        Some((Key { gpa: page.gpa | va & 0xFFF, rip, mode: self.mode }, global))
     }
 
     /// Out of translated code and back, around something that waits for others.
@@ -533,7 +548,7 @@ impl Translated {
         }
         self.go_on(cpu, target.rip, |this, cpu| {
             let Some((key, global)) = this.key(cpu, target.rip) else { return };
-            let entry = this.shared.cache().find(key).map(|block| block.entry_for(target.saved));
+            let entry = this.block(cpu, key, |block| block.entry_for(target.saved));
             if let Some(entry) = entry {
                 let code = this.address(entry);
                 this.tables.slot(&mut this.state.hot, number, code, target.rip, global);

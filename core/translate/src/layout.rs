@@ -23,6 +23,8 @@ use core::mem::offset_of;
 use kasane_cpu::Seg;
 use kasane_spec_x86::flags;
 
+use crate::crossing::touches;
+
 /// Entries of each inline TLB table.
 pub(crate) const TLB_ENTRIES: usize = 4096;
 /// By how many bits an address is rotated right, and what is left of it then: its entry's offset.
@@ -346,9 +348,9 @@ impl JumpTable {
             self.flush_index(index);
         }
     }
-    /// Forgets an entry if its target is in a page.
+    /// Forgets an entry if its target has bytes in a page.
     pub(crate) fn flush_index_of_page(&mut self, index: usize, va: u64) {
-        if self.entries.get(index).is_some_and(|[rip, _]| (rip ^ va) >> 12 == 0) {
+        if self.entries.get(index).is_some_and(|[rip, _]| touches(*rip, va)) {
             self.flush_index(index);
         }
     }

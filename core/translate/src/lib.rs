@@ -40,6 +40,7 @@ extern crate std;
 mod asm;
 mod cache;
 mod counters;
+mod crossing;
 mod emit;
 pub mod engine;
 mod guest;

@@ -6,12 +6,13 @@ use core::ops::Range;
 
 use hashbrown::HashSet;
 use iced_x86::{Code, Decoder, Instruction};
+use kasane_interp::Op;
 use kasane_interp::accelerator::{decoder_options, prepared, shown};
 use kasane_interp::cpu::Cpu;
 use kasane_memory::GuestMemory;
 
 use crate::cache::Key;
-use crate::emit::{Source, Translator};
+use crate::emit::{self, Source, Translator};
 use crate::engine::Translated;
 use crate::guest::{Analyst, Guest, Kind};
 use crate::live::{self, Page};
@@ -28,7 +29,7 @@ const TRIES: usize = 4;
 
 /// What blocks are made with.
 pub(crate) struct Maker {
-    translator: Translator,
+    pub(crate) translator: Translator,
     analyst: Analyst,
     /// By code; none where it was not asked yet.
     shown: Box<[Option<bool>]>,
@@ -75,8 +76,13 @@ impl Maker {
         self.hopeless.insert(key);
     }
 
+    /// What the interpreter does for a block.
+    pub(crate) fn ops(&self, cpu: &Cpu, translated: &emit::Translated) -> Box<[Op]> {
+        translated.left.iter().map(|left| prepared(cpu, *left)).collect()
+    }
+
     /// Whether a block may be used.
-    fn approves(&mut self, block: &Block<'_>) -> bool {
+    pub(crate) fn approves(&mut self, block: &Block<'_>) -> bool {
         let found = if self.verifies { self.verifier.verify(block) } else { Ok(()) };
         if let Err(violation) = &found {
             debug_assert!(false, "a translated block is refused: {}", Dump(block, violation));
@@ -86,7 +92,8 @@ impl Maker {
 
     /// The run of instructions from RIP: up to one that ends it, which is its last.
     fn decode(&mut self, cpu: &Cpu, rip: u64, mode: Mode, range: Range<usize>) -> Vec<Guest> {
-        let bytes = self.page.get(range).unwrap_or_default();
+        let page = core::mem::take(&mut self.page);
+        let bytes = page.get(range).unwrap_or_default();
         let mut decoder = Decoder::with_ip(mode.bits(), bytes, rip, decoder_options(cpu));
         let mut guests = Vec::with_capacity(BLOCK_INSTRUCTIONS);
         while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
@@ -94,19 +101,25 @@ impl Maker {
             if instruction.is_invalid() {
                 break; // or cut off by the page's end
             }
-            let mut guest = self.analyst.look_at(&instruction);
-            let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
-            let lacking = guest.vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
-            let refused = matches!(guest.kind, Kind::System(system) if !mode.takes(system));
-            if !is_shown(&mut self.shown, cpu, &instruction) || refused || lacking {
-                guest.kind = Kind::Interpreted;
-            }
+            let guest = self.guest(cpu, mode, &instruction);
             guests.push(guest);
             if live::ends_block(guest.kind) {
                 break;
             }
         }
+        self.page = page;
         guests
+    }
+    /// What is to be done about an instruction in a mode.
+    pub(crate) fn guest(&mut self, cpu: &Cpu, mode: Mode, instruction: &Instruction) -> Guest {
+        let mut guest = self.analyst.look_at(instruction);
+        let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
+        let lacking = guest.vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
+        let refused = matches!(guest.kind, Kind::System(system) if !mode.takes(system));
+        if !is_shown(&mut self.shown, cpu, instruction) || refused || lacking {
+            guest.kind = Kind::Interpreted;
+        }
+        guest
     }
 }
 
@@ -144,7 +157,7 @@ impl Translated {
                 self.maker.page_of = Some(gpa_page);
             }
             let guests = self.maker.decode(cpu, key.rip, key.mode, offset as usize..page_len);
-            let Some(last) = guests.last() else { return };
+            let Some(last) = guests.last() else { return self.make_crossing(cpu, key) };
             let len = last.instruction.next_ip().wrapping_sub(key.rip);
             let maker = &mut self.maker;
             let bytes = maker.page.get(..page_len).unwrap_or_default();
@@ -208,7 +221,7 @@ impl Translated {
             self.counters.refused_by_verifier = self.counters.refused_by_verifier.wrapping_add(1);
             return; // the interpreter does it
         }
-        let ops = translated.left.iter().map(|left| prepared(cpu, *left)).collect();
+        let ops = self.maker.ops(cpu, &translated);
         // A block that is too long is the interpreter's.
         let _: Option<()> = cache.add(key, version, translated, ops);
     }

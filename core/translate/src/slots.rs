@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
+use crate::crossing::touches;
 use crate::layout::{Hot, SLOTS};
 use crate::mode::Mode;
 
@@ -109,7 +110,7 @@ impl Filled {
     /// Those into the page at `va`.
     pub(crate) fn empty_page(&self, hot: &mut Hot, va: u64) {
         for (number, rip) in self.local.iter().chain(&self.global) {
-            if (rip ^ va) >> 12 == 0 {
+            if touches(*rip, va) {
                 self.empty(hot, *number);
             }
         }

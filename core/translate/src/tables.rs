@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::crossing::may_cross;
 use crate::layout::{CLASSES, Hot, JUMP_ENTRIES, TLB_ENTRIES, Table, tlb_index};
 use crate::slots::Filled;
 
@@ -58,9 +59,12 @@ impl Tables {
         ((rip >> 18) as usize % 64, 1 << (rip >> 12 & 63))
     }
     fn note_target(&mut self, rip: u64) {
-        let (word, bit) = Self::target_bit(rip);
-        if let Some(word) = self.targets.get_mut(word) {
-            *word |= bit;
+        let next = may_cross(rip).then(|| rip.wrapping_add(0x1000));
+        for page in [Some(rip), next].into_iter().flatten() {
+            let (word, bit) = Self::target_bit(page);
+            if let Some(word) = self.targets.get_mut(word) {
+                *word |= bit;
+            }
         }
     }
     /// Lets a slot lead to the code of `rip`.

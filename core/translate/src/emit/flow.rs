@@ -5,7 +5,7 @@ use iced_x86::ConditionCode;
 use super::flags::Flags;
 use super::names::{host_of, is_homed, number};
 use super::{Emitter, Later, NotEncodable, Site};
-use crate::asm::{Condition, Jump, Mem, reg};
+use crate::asm::{Asm, Condition, Jump, Mem, reg};
 use crate::guest::{ALL_FLAGS, Guest};
 use crate::layout::{JUMP_MASK, at, jump_index};
 use crate::sites::{OP, Origin};
@@ -119,8 +119,7 @@ impl Emitter<'_> {
         let saved = !self.flags.host;
         let target = Target { rip: target, mode: self.source.mode, saved };
         let Some(number) = self.slots.of(target) else { return false };
-        self.asm.mov_imm(reg::R9, u64::from(number));
-        self.asm.jmp_mem(Mem::state(at::slot(number)));
+        jump_by_slot(&mut self.asm, number);
         true
     }
     /// Goes to a known target by the jump table of a class.
@@ -239,6 +238,12 @@ impl Emitter<'_> {
         self.asm.op_mem(true, &[0x3B], reg::R9, Mem::indexed(rips, reg::R10));
         self.asm.jcc(Condition::NotEqual)
     }
+}
+
+/// Goes to what a slot leads to.
+pub(super) fn jump_by_slot(asm: &mut Asm, number: u32) {
+    asm.mov_imm(reg::R9, u64::from(number));
+    asm.jmp_mem(Mem::state(at::slot(number)));
 }
 
 /// The number of a condition in an opcode.

@@ -29,10 +29,11 @@ use alloc::vec::Vec;
 use iced_x86::{Encoder, Instruction};
 
 use crate::asm::{Asm, Jump};
+use crate::cache::Key;
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::mode::Mode;
 use crate::sites::{Site, Way};
-use crate::slots::Numbers;
+use crate::slots::{Numbers, Target};
 use crate::stubs::Stubs;
 use flags::Flags;
 use flow::condition;
@@ -195,6 +196,23 @@ impl Translator {
             guest_bytes,
         }
     }
+}
+
+/// A block that jumps to its own address by a slot, if there is one left.
+pub(crate) fn signpost(key: Key, slots: &mut Numbers) -> Option<Translated> {
+    let number = slots.of(Target { rip: key.rip, mode: key.mode, saved: false })?;
+    let mut asm = Asm::default();
+    flow::jump_by_slot(&mut asm, number);
+    Some(Translated {
+        code: asm.code,
+        host_entry: 0,
+        ops: Vec::new(),
+        site_bytes: 0,
+        fault_points: Vec::new(),
+        left: Vec::new(),
+        instructions: 0,
+        guest_bytes: 0,
+    })
 }
 
 struct Emitter<'a> {

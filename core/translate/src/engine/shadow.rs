@@ -173,7 +173,7 @@ impl Translated {
 
     /// The address of code that leaves by [`Site::Arrived`].
     fn stop(&mut self) -> Option<u64> {
-        if self.known(STOP).is_none() {
+        if self.shared.cache().find(STOP).is_none() {
             let mut cache = self.shared.cache();
             let at_arena = cache.next();
             let mut asm = Asm::default();
@@ -195,7 +195,7 @@ impl Translated {
             };
             cache.add(STOP, 0, block, Box::default())?;
         }
-        let (entry, _) = self.known(STOP)?;
+        let entry = self.shared.cache().find(STOP)?.entry;
         Some(self.address(entry))
     }
 

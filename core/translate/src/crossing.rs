@@ -1,0 +1,198 @@
+//! Instructions across the end of a page.
+//!
+//! Such an instruction is a block of its own. It depends on two pages, and on where the second is
+//! mapped, which says nothing about the first. So there may be several blocks for it, by the
+//! second page ([`Cache::crossing`]), and it is reached by tables only, which are emptied when the
+//! mapping of either page changes: an address so near to a page's end counts as one of both pages
+//! there ([`touches`]).
+//!
+//! What other blocks can be bound to is its signpost: a block that only jumps to it by its slot.
+//!
+//! [`Cache::crossing`]: crate::cache::Cache
+
+use iced_x86::{Decoder, DecoderError};
+use kasane_cpu::paging::Access;
+use kasane_interp::accelerator::decoder_options;
+use kasane_interp::cpu::Cpu;
+use kasane_memory::GuestMemory;
+
+use crate::cache::Key;
+use crate::emit::{Source, signpost};
+use crate::engine::Translated;
+use crate::guest::{ALL_FLAGS, Guest, Kind};
+use crate::mode::linear;
+use crate::verify::Block;
+
+/// Bytes of an instruction at most (SDM vol. 2A §2.3.11).
+const LONGEST: u64 = 15;
+
+/// Whether an instruction at `rip` may have bytes in the page at `va`.
+pub(crate) fn touches(rip: u64, va: u64) -> bool {
+    (rip ^ va) >> 12 == 0 || (rip.wrapping_add(LONGEST - 1) ^ va) >> 12 == 0
+}
+
+/// Whether an instruction at this address may reach into the next page.
+pub(crate) fn may_cross(va: u64) -> bool {
+    va & 0xFFF > 4096 - LONGEST
+}
+
+/// The bytes at the end of a page and at the begin of the next.
+struct Bytes {
+    bytes: [u8; 2 * LONGEST as usize],
+    len: usize,
+}
+
+impl Translated {
+    /// Guest-physical address of the page behind that of `rip`.
+    pub(crate) fn second_page(&mut self, cpu: &mut Cpu, rip: u64) -> Option<u64> {
+        let (class, va) = (cpu.mode.fetch, Self::second_address(cpu, rip)?);
+        if cpu.tlb.exec(class, va).is_none() {
+            cpu.translate_fill(va, Access::Execute, class).ok()?;
+        }
+        Some(cpu.tlb.exec(class, va)?.gpa & !0xFFF)
+    }
+    fn second_address(cpu: &Cpu, rip: u64) -> Option<u64> {
+        let va = (linear(cpu, rip) & !0xFFF).checked_add(0x1000)?;
+        let reached = Cpu::canonical(va) && (cpu.code64() || va <= u64::from(u32::MAX));
+        reached.then_some(va)
+    }
+
+    /// Makes the block for the instruction at `key`, of which some bytes are in its page.
+    pub(crate) fn make_crossing(&mut self, cpu: &mut Cpu, key: Key) {
+        // Only who really is cut off reaches the second page, and makes it accessed.
+        if !key.mode.has_flat_code() || !Self::is_cut_off(cpu, key) {
+            return;
+        }
+        let Some(second) = self.second_page(cpu, key.rip) else { return };
+        let Some(second_va) = Self::second_address(cpu, key.rip) else { return };
+        let (class, va) = (cpu.mode.fetch, linear(cpu, key.rip));
+        let Some(before) = Self::bytes(cpu, key.gpa, second) else { return };
+        let Some(guest) = self.crossing_instruction(cpu, key, &before) else { return };
+        let in_first = 4096u64.wrapping_sub(key.gpa & 0xFFF);
+        let last = (guest.instruction.len() as u64).wrapping_sub(in_first).wrapping_sub(1);
+        let Some(exec) = cpu.tlb.exec(class, va) else { return };
+        let first_mark = exec.state.mark_code(key.gpa & 0xFFF, 4095);
+        let Some(exec) = cpu.tlb.exec(class, second_va) else { return };
+        let second_mark = exec.state.mark_code(0, last);
+        for (new, va) in [(first_mark.new_page, va), (second_mark.new_page, second_va)] {
+            if new {
+                self.outside(cpu, |cpu| cpu.became_code(class, va));
+            }
+        }
+        // Now that changes are noticed. If there were any, the next time will do.
+        let unchanged =
+            Self::bytes(cpu, key.gpa, second).is_some_and(|now| now.bytes == before.bytes);
+        if !unchanged || self.second_page(cpu, key.rip) != Some(second) {
+            return;
+        }
+        let pages = [(key.gpa & !0xFFF, first_mark.version), (second, second_mark.version)];
+        for (page, version) in pages {
+            let made = self.shared.cache().page_version(page);
+            if made.is_some_and(|made| made != version) {
+                self.drop_page(page);
+            }
+        }
+        self.add_crossing(cpu, key, pages, &guest);
+    }
+
+    /// Whether an instruction goes on behind the end of its page.
+    fn is_cut_off(cpu: &Cpu, key: Key) -> bool {
+        let mut bytes = [0; LONGEST as usize];
+        let in_first = 4096usize.wrapping_sub(key.gpa as usize & 0xFFF);
+        let Some(bytes) = bytes.get_mut(..in_first) else { return false };
+        if cpu.tlb.memory().read(key.gpa, bytes).is_err() {
+            return false;
+        }
+        let mut decoder = Decoder::with_ip(key.mode.bits(), bytes, key.rip, decoder_options(cpu));
+        decoder.decode();
+        decoder.last_error() == DecoderError::NoMoreBytes
+    }
+    fn bytes(cpu: &Cpu, gpa: u64, second: u64) -> Option<Bytes> {
+        let mut bytes = [0; 2 * LONGEST as usize];
+        let in_first = 4096usize.checked_sub(gpa as usize & 0xFFF)?.min(LONGEST as usize);
+        let (first, rest) = bytes.split_at_mut(in_first);
+        let more = rest.get_mut(..LONGEST as usize)?;
+        cpu.tlb.memory().read(gpa, first).ok()?;
+        cpu.tlb.memory().read(second, more).ok()?;
+        Some(Bytes { bytes, len: in_first.wrapping_add(LONGEST as usize) })
+    }
+    fn crossing_instruction(&mut self, cpu: &Cpu, key: Key, bytes: &Bytes) -> Option<Guest> {
+        let code = bytes.bytes.get(..bytes.len)?;
+        let options = decoder_options(cpu);
+        let mut decoder = Decoder::with_ip(key.mode.bits(), code, key.rip, options);
+        let instruction = decoder.decode();
+        let crosses = instruction.len() as u64 > 4096u64.wrapping_sub(key.gpa & 0xFFF);
+        let inside = key.rip.wrapping_add(instruction.len() as u64) <= key.mode.code_end();
+        if instruction.is_invalid() || !crosses || !inside {
+            return None;
+        }
+        let guest = self.maker.guest(cpu, key.mode, &instruction);
+        (guest.kind != Kind::Interpreted).then_some(guest)
+    }
+
+    fn add_crossing(&mut self, cpu: &Cpu, key: Key, pages: [(u64, u32); 2], guest: &Guest) {
+        let [(_, version), (second, _)] = pages;
+        if self.shared.cache().find(key).is_none() {
+            self.add_signpost(key, version);
+        }
+        let mut cache = self.shared.cache();
+        let source = Source {
+            guests: core::slice::from_ref(guest),
+            live: &[ALL_FLAGS; 2],
+            live_at_target: &[ALL_FLAGS],
+            mode: key.mode,
+            skew: key.gpa.wrapping_sub(key.rip) & 0xFFF,
+            at: cache.next(),
+            stubs: self.shared.stubs,
+        };
+        let translated = self.maker.translator.translate(&source, &mut cache.slots);
+        let known = cache.find_crossing(key, second).is_some();
+        if cache.is_full() || known || translated.instructions == 0 {
+            return;
+        }
+        let block = Block {
+            code: &translated.code,
+            at: source.at,
+            host_entry: translated.host_entry,
+            rip: key.rip,
+            stubs: self.shared.stubs,
+            slots: &cache.slots,
+            mode: key.mode,
+        };
+        if self.maker.approves(&block) {
+            let ops = self.maker.ops(cpu, &translated);
+            let _: Option<()> = cache.add_crossing(key, pages, translated, ops);
+        }
+    }
+    /// The block that leads to the one for an instruction across pages.
+    fn add_signpost(&mut self, key: Key, version: u32) {
+        let mut cache = self.shared.cache();
+        let at = cache.next();
+        let Some(translated) = signpost(key, &mut cache.slots) else { return };
+        let block = Block {
+            code: &translated.code,
+            at,
+            host_entry: translated.host_entry,
+            rip: key.rip,
+            stubs: self.shared.stubs,
+            slots: &cache.slots,
+            mode: key.mode,
+        };
+        if !cache.is_full() && self.maker.approves(&block) {
+            let _: Option<()> = cache.add_signpost(key, version, translated);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bytes_of_a_page_touch_the_next_one() {
+        assert!(touches(0x1FF1, 0x1000) && !touches(0x1FF1, 0x2000));
+        assert!(touches(0x1FF2, 0x1000) && touches(0x1FF2, 0x2000));
+        assert!(touches(0x2000, 0x2000) && !touches(0x2000, 0x1000));
+        assert!(!may_cross(0x1FF1) && may_cross(0x1FF2) && !may_cross(0x2000));
+    }
+}
