@@ -10,6 +10,8 @@
 //!
 //! [`Cache::crossing`]: crate::cache::Cache
 
+use alloc::vec::Vec;
+
 use iced_x86::{Decoder, DecoderError};
 use kasane_cpu::paging::Access;
 use kasane_interp::accelerator::decoder_options;
@@ -36,37 +38,41 @@ pub(crate) fn may_cross(va: u64) -> bool {
     va & 0xFFF > 4096 - LONGEST
 }
 
-/// The bytes at the end of a page and at the begin of the next.
-struct Bytes {
-    bytes: [u8; 2 * LONGEST as usize],
-    len: usize,
+/// Guest-physical address of the page behind that of `rip`.
+pub(crate) fn second_page(cpu: &mut Cpu, rip: u64) -> Option<u64> {
+    let (class, va) = (cpu.mode.fetch, second_address(cpu, rip)?);
+    if cpu.tlb.exec(class, va).is_none() {
+        cpu.translate_fill(va, Access::Execute, class).ok()?;
+    }
+    Some(cpu.tlb.exec(class, va)?.gpa & !0xFFF)
+}
+fn second_address(cpu: &Cpu, rip: u64) -> Option<u64> {
+    let va = (linear(cpu, rip) & !0xFFF).checked_add(0x1000)?;
+    let reached = Cpu::canonical(va) && (cpu.code64() || va <= u64::from(u32::MAX));
+    reached.then_some(va)
+}
+
+/// The bytes from `gpa` to the end of its page, and those at the begin of the page `second`.
+pub(crate) fn bytes_across(cpu: &Cpu, gpa: u64, second: u64) -> Option<Vec<u8>> {
+    let in_first = 4096usize.checked_sub(gpa as usize & 0xFFF)?.min(LONGEST as usize);
+    let mut bytes = alloc::vec![0; in_first.wrapping_add(LONGEST as usize)];
+    let (first, more) = bytes.split_at_mut(in_first);
+    cpu.tlb.memory().read(gpa, first).ok()?;
+    cpu.tlb.memory().read(second, more).ok()?;
+    Some(bytes)
 }
 
 impl Translated {
-    /// Guest-physical address of the page behind that of `rip`.
-    pub(crate) fn second_page(&mut self, cpu: &mut Cpu, rip: u64) -> Option<u64> {
-        let (class, va) = (cpu.mode.fetch, Self::second_address(cpu, rip)?);
-        if cpu.tlb.exec(class, va).is_none() {
-            cpu.translate_fill(va, Access::Execute, class).ok()?;
-        }
-        Some(cpu.tlb.exec(class, va)?.gpa & !0xFFF)
-    }
-    fn second_address(cpu: &Cpu, rip: u64) -> Option<u64> {
-        let va = (linear(cpu, rip) & !0xFFF).checked_add(0x1000)?;
-        let reached = Cpu::canonical(va) && (cpu.code64() || va <= u64::from(u32::MAX));
-        reached.then_some(va)
-    }
-
     /// Makes the block for the instruction at `key`, of which some bytes are in its page.
     pub(crate) fn make_crossing(&mut self, cpu: &mut Cpu, key: Key) {
         // Only who really is cut off reaches the second page, and makes it accessed.
         if !key.mode.has_flat_code() || !Self::is_cut_off(cpu, key) {
             return;
         }
-        let Some(second) = self.second_page(cpu, key.rip) else { return };
-        let Some(second_va) = Self::second_address(cpu, key.rip) else { return };
+        let Some(second) = second_page(cpu, key.rip) else { return };
+        let Some(second_va) = second_address(cpu, key.rip) else { return };
         let (class, va) = (cpu.mode.fetch, linear(cpu, key.rip));
-        let Some(before) = Self::bytes(cpu, key.gpa, second) else { return };
+        let Some(before) = bytes_across(cpu, key.gpa, second) else { return };
         let Some(guest) = self.crossing_instruction(cpu, key, &before) else { return };
         let in_first = 4096u64.wrapping_sub(key.gpa & 0xFFF);
         let last = (guest.instruction.len() as u64).wrapping_sub(in_first).wrapping_sub(1);
@@ -80,9 +86,8 @@ impl Translated {
             }
         }
         // Now that changes are noticed. If there were any, the next time will do.
-        let unchanged =
-            Self::bytes(cpu, key.gpa, second).is_some_and(|now| now.bytes == before.bytes);
-        if !unchanged || self.second_page(cpu, key.rip) != Some(second) {
+        let unchanged = bytes_across(cpu, key.gpa, second).is_some_and(|now| now == before);
+        if !unchanged || second_page(cpu, key.rip) != Some(second) {
             return;
         }
         let pages = [(key.gpa & !0xFFF, first_mark.version), (second, second_mark.version)];
@@ -104,20 +109,10 @@ impl Translated {
             return false;
         }
         let mut decoder = Decoder::with_ip(key.mode.bits(), bytes, key.rip, decoder_options(cpu));
-        decoder.decode();
+        let _cut_off = decoder.decode();
         decoder.last_error() == DecoderError::NoMoreBytes
     }
-    fn bytes(cpu: &Cpu, gpa: u64, second: u64) -> Option<Bytes> {
-        let mut bytes = [0; 2 * LONGEST as usize];
-        let in_first = 4096usize.checked_sub(gpa as usize & 0xFFF)?.min(LONGEST as usize);
-        let (first, rest) = bytes.split_at_mut(in_first);
-        let more = rest.get_mut(..LONGEST as usize)?;
-        cpu.tlb.memory().read(gpa, first).ok()?;
-        cpu.tlb.memory().read(second, more).ok()?;
-        Some(Bytes { bytes, len: in_first.wrapping_add(LONGEST as usize) })
-    }
-    fn crossing_instruction(&mut self, cpu: &Cpu, key: Key, bytes: &Bytes) -> Option<Guest> {
-        let code = bytes.bytes.get(..bytes.len)?;
+    fn crossing_instruction(&mut self, cpu: &Cpu, key: Key, code: &[u8]) -> Option<Guest> {
         let options = decoder_options(cpu);
         let mut decoder = Decoder::with_ip(key.mode.bits(), code, key.rip, options);
         let instruction = decoder.decode();

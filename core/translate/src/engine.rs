@@ -20,7 +20,7 @@ use kasane_spec_x86::flags;
 
 use crate::cache::{Block, Key};
 use crate::counters::Counters;
-use crate::crossing::may_cross;
+use crate::crossing::{may_cross, second_page};
 use crate::guest::uses_vectors;
 use crate::layout::{CLASSES, COUNTS, Hot, RSP_AT, StateBlock, TlbEntry};
 use crate::make::Maker;
@@ -317,7 +317,7 @@ impl Translated {
         if found.is_some() {
             return found;
         }
-        let second = self.second_page(cpu, key.rip)?;
+        let second = second_page(cpu, key.rip)?;
         self.shared.cache().find_crossing(key, second).map(tell)
     }
 

@@ -56,7 +56,7 @@ impl Emitter<'_> {
                 self.write_base(guest, if gs { Seg::Gs } else { Seg::Fs });
             }
             System::ReadTime(with_processor) => {
-                self.give_up_flags(self.live(index.wrapping_add(1)));
+                self.give_up_flags(self.live(index)); // the interpreter may have to do it
                 self.read_time(guest, with_processor);
             }
             _ => return Err(NotEncodable),

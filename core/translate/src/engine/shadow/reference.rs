@@ -14,6 +14,7 @@ use kasane_interp::cpu::{Cpu, Stop};
 use kasane_memory::GuestMemory;
 use kasane_spec_x86::flags;
 
+use crate::crossing::{bytes_across, may_cross, second_page};
 use crate::known::conditional_flags;
 use crate::mode::linear;
 
@@ -179,6 +180,9 @@ impl Reference {
         };
         if !same {
             *run = decode(cpu, gpa, rip);
+            if run.ops.is_empty() && may_cross(va) {
+                *run = decode_across(cpu, gpa, rip);
+            }
         }
         Ok(number)
     }
@@ -222,6 +226,19 @@ fn decode(cpu: &Cpu, gpa: u64, rip: u64) -> Run {
         }
     }
     Run { bytes: bytes.get(..end).unwrap_or_default().to_vec(), ops }
+}
+
+/// The instruction across the end of the page. Without bytes to compare, it is decoded each time.
+fn decode_across(cpu: &mut Cpu, gpa: u64, rip: u64) -> Run {
+    let bytes = second_page(cpu, rip).and_then(|second| bytes_across(cpu, gpa, second));
+    let bytes = bytes.unwrap_or_default();
+    let bits = cpu.mode.code as u32;
+    let instruction = Decoder::with_ip(bits, &bytes, rip, decoder_options(cpu)).decode();
+    let mut run = Run::default();
+    if !instruction.is_invalid() {
+        run.ops.push((prepared(cpu, instruction), Effect::of(&instruction)));
+    }
+    run
 }
 
 impl Effect {
