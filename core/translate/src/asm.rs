@@ -113,9 +113,6 @@ pub(crate) struct Asm {
 }
 
 impl Asm {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { code: Vec::with_capacity(bytes) }
-    }
     pub(crate) fn here(&self) -> usize {
         self.code.len()
     }
@@ -125,10 +122,10 @@ impl Asm {
     fn byte(&mut self, byte: u8) {
         self.code.push(byte);
     }
-    /// The first `len` of 16 bytes: a copy whose length is known is much quicker.
-    fn put(&mut self, bytes: [u8; 16], len: usize) {
+    /// The first `len` of these bytes: a copy whose length is known is much quicker.
+    pub(crate) fn sequence<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
         let end = self.code.len().wrapping_add(len);
-        self.code.extend_from_slice(&bytes);
+        self.code.extend_from_slice(bytes);
         self.code.truncate(end);
     }
     fn imm32(&mut self, value: i32) {
@@ -146,7 +143,7 @@ impl Asm {
         }
         opcode.iter().for_each(|byte| piece.byte(*byte));
         piece.mod_rm(register, mem);
-        self.put(piece.bytes, piece.len);
+        self.sequence(&piece.bytes, piece.len);
     }
 
     /// An instruction with two registers, `rm` the one of the ModRM byte's last field.
@@ -158,7 +155,7 @@ impl Asm {
         }
         opcode.iter().for_each(|byte| piece.byte(*byte));
         piece.byte(0xC0 | (register & 7) << 3 | rm & 7);
-        self.put(piece.bytes, piece.len);
+        self.sequence(&piece.bytes, piece.len);
     }
 
     pub(crate) fn load(&mut self, register: u8, mem: Mem) {

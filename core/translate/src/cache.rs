@@ -189,7 +189,7 @@ impl Cache {
         &mut self,
         key: Key,
         version: u32,
-        translated: Translated,
+        translated: &mut Translated,
         ops: Box<[Op]>,
     ) -> Option<()> {
         let block = self.place(key, translated, ops)?;
@@ -202,7 +202,7 @@ impl Cache {
         &mut self,
         key: Key,
         version: u32,
-        translated: Translated,
+        translated: &mut Translated,
     ) -> Option<()> {
         self.add(key, version, translated, Box::default())?;
         self.blocks.get_mut(&key)?.is_signpost = true;
@@ -213,7 +213,7 @@ impl Cache {
         &mut self,
         key: Key,
         pages: [(u64, u32); 2],
-        translated: Translated,
+        translated: &mut Translated,
         ops: Box<[Op]>,
     ) -> Option<()> {
         let [_, (second, version)] = pages;
@@ -231,7 +231,7 @@ impl Cache {
         blocks
     }
     /// Writes a block into the arena.
-    fn place(&mut self, key: Key, mut translated: Translated, ops: Box<[Op]>) -> Option<Block> {
+    fn place(&mut self, key: Key, translated: &mut Translated, ops: Box<[Op]>) -> Option<Block> {
         let entry = self.next();
         let op_at = |number: u32| ops.get(number as usize).map(OpAt::new);
         for (place, number) in &translated.ops {
@@ -248,7 +248,7 @@ impl Cache {
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
         unsafe { self.arena.write(self.next as usize, &self.buffer) }.ok()?;
         self.next = entry.wrapping_add((code.len() as u32).next_multiple_of(8));
-        self.count(&translated);
+        self.count(translated);
         self.fault_points.extend(translated.fault_points.iter().map(SmallPoint::of));
         let block = Block {
             entry,

@@ -133,6 +133,7 @@ impl Translated {
         let mut cache = self.shared.cache();
         let source = Source {
             guests: core::slice::from_ref(guest),
+            bytes: &[],
             live: &[ALL_FLAGS; 2],
             live_at_target: &[ALL_FLAGS],
             mode: key.mode,
@@ -140,7 +141,7 @@ impl Translated {
             at: cache.next(),
             stubs: self.shared.stubs,
         };
-        let translated = self.maker.translator.translate(&source, &mut cache.slots);
+        let mut translated = self.maker.translator.translate(&source, &mut cache.slots);
         let known = cache.find_crossing(key, second).is_some();
         if cache.is_full() || known || translated.instructions == 0 {
             return;
@@ -156,14 +157,14 @@ impl Translated {
         };
         if self.maker.approves(&block) {
             let ops = self.maker.ops(cpu, &translated);
-            let _: Option<()> = cache.add_crossing(key, pages, translated, ops);
+            let _: Option<()> = cache.add_crossing(key, pages, &mut translated, ops);
         }
     }
     /// The block that leads to the one for an instruction across pages.
     fn add_signpost(&mut self, key: Key, version: u32) {
         let mut cache = self.shared.cache();
         let at = cache.next();
-        let Some(translated) = signpost(key, &mut cache.slots) else { return };
+        let Some(mut translated) = signpost(key, &mut cache.slots) else { return };
         let block = Block {
             code: &translated.code,
             at,
@@ -174,7 +175,7 @@ impl Translated {
             mode: key.mode,
         };
         if !cache.is_full() && self.maker.approves(&block) {
-            let _: Option<()> = cache.add_signpost(key, version, translated);
+            let _: Option<()> = cache.add_signpost(key, version, &mut translated);
         }
     }
 }

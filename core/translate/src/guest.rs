@@ -238,6 +238,8 @@ struct Known {
     access: Option<Access>,
     may_fault: bool,
     vectors: bool,
+    /// Unless they depend on a constant: on the count of a shift.
+    flags: Option<Flags>,
 }
 
 /// Whether an instruction's kind is that of all with the same code.
@@ -271,6 +273,7 @@ impl Analyst {
         }
     }
 
+    #[inline]
     pub(crate) fn look_at(&mut self, instruction: &Instruction) -> Guest {
         let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
         let size = instruction.code_size() as usize & 3;
@@ -278,8 +281,7 @@ impl Analyst {
         let number = self.numbers.get(place).copied().unwrap_or(0);
         if let Some(known) = usize::from(number).checked_sub(1).and_then(|n| self.known.get(n)) {
             let target = || instruction.near_branch_target();
-            // They may depend on a constant: on the count of a shift.
-            let (flags_read, flags_written) = flags(instruction);
+            let flags = known.flags.unwrap_or_else(|| Flags::of(instruction));
             return Guest {
                 instruction: *instruction,
                 kind: match known.kind {
@@ -291,9 +293,9 @@ impl Analyst {
                 access: known.access,
                 written_operands: known.written_operands,
                 writes_others: known.writes_others,
-                flags_read,
-                flags_written,
-                changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
+                flags_read: flags.read,
+                flags_written: flags.written,
+                changes_flags: flags.changed,
                 may_fault: known.may_fault,
                 vectors: known.vectors,
             };
@@ -309,6 +311,7 @@ impl Analyst {
                 access: guest.access,
                 may_fault: guest.may_fault,
                 vectors: guest.vectors,
+                flags: (!conditional_flags(instruction)).then(|| Flags::of(instruction)),
             });
             *place = self.known.len() as u16;
         }
@@ -316,16 +319,16 @@ impl Analyst {
     }
 
     fn look_closely(&mut self, instruction: &Instruction) -> Guest {
-        let (flags_read, flags_written) = flags(instruction);
+        let flags = Flags::of(instruction);
         let mut guest = Guest {
             instruction: *instruction,
             kind: Kind::Interpreted,
             access: None,
             written_operands: 0,
             writes_others: false,
-            flags_read,
-            flags_written,
-            changes_flags: instruction.rflags_modified() & ALL_FLAGS != 0,
+            flags_read: flags.read,
+            flags_written: flags.written,
+            changes_flags: flags.changed,
             may_fault: true,
             vectors: uses_vectors(instruction),
         };
@@ -402,15 +405,24 @@ impl Analyst {
     }
 }
 
-/// Read flags, and those that are new afterwards.
-fn flags(instruction: &Instruction) -> (u32, u32) {
-    let mut read = instruction.rflags_read() & ALL_FLAGS;
-    let mut written = instruction.rflags_modified() & ALL_FLAGS;
-    if conditional_flags(instruction) {
-        read |= written;
-        written = 0;
+/// Arithmetic flags that are read, those that are new afterwards, and whether any may change.
+#[derive(Clone, Copy)]
+struct Flags {
+    read: u32,
+    written: u32,
+    changed: bool,
+}
+
+impl Flags {
+    fn of(instruction: &Instruction) -> Self {
+        let read = instruction.rflags_read() & ALL_FLAGS;
+        let written = instruction.rflags_modified() & ALL_FLAGS;
+        let changed = written != 0;
+        if conditional_flags(instruction) {
+            return Self { read: read | written, written: 0, changed };
+        }
+        Self { read, written, changed }
     }
-    (read, written)
 }
 
 fn kind(instruction: &Instruction) -> Kind {

@@ -19,6 +19,7 @@ pub(crate) struct Page<'a> {
 }
 
 /// What was found, and which part of the page it was found in.
+#[derive(Default)]
 pub(crate) struct Liveness {
     /// Live before each instruction, and after the last.
     pub(crate) before: Vec<u32>,
@@ -28,28 +29,29 @@ pub(crate) struct Liveness {
     pub(crate) looked_at: (u64, u64),
 }
 
-/// Looks at a run of instructions. `strict`: flags are read by whatever handles a fault.
+/// Looks at a run of instructions, and says in `found` what it found. `strict`: flags are read by whatever handles a fault.
 pub(crate) fn find(
+    found: &mut Liveness,
     analyst: &mut Analyst,
     guests: &[Guest],
     page: &Page<'_>,
     options: u32,
     strict: bool,
-) -> Liveness {
+) {
     let mut ahead = Ahead { analyst, page, options, first: 4096, end: 0, strict };
     let next = guests.last().map_or(0, |guest| guest.instruction.next_ip());
-    let at_target: Vec<u32> = guests
-        .iter()
-        .map(|guest| match guest.kind {
-            Kind::Branch(target) | Kind::Jump(target) | Kind::Call(target) => ahead.at(target),
-            _ => ALL_FLAGS,
-        })
-        .collect();
+    let Liveness { before, at_target, looked_at } = found;
+    at_target.clear();
+    at_target.extend(guests.iter().map(|guest| match guest.kind {
+        Kind::Branch(target) | Kind::Jump(target) | Kind::Call(target) => ahead.at(target),
+        _ => ALL_FLAGS,
+    }));
     let ends = guests.last().is_some_and(|guest| ends_block(guest.kind));
     let mut live = if ends { ALL_FLAGS } else { ahead.at(next) };
-    let mut before = alloc::vec![live; guests.len().saturating_add(1)];
+    before.clear();
+    before.resize(guests.len().saturating_add(1), live);
     // The last place is that behind the run; it has its value already.
-    for ((guest, target), place) in guests.iter().zip(&at_target).zip(&mut before).rev() {
+    for ((guest, target), place) in guests.iter().zip(&*at_target).zip(before.iter_mut()).rev() {
         live = match guest.kind {
             Kind::Branch(_) => live | target | guest.flags_read,
             Kind::Jump(_) | Kind::Call(_) => *target,
@@ -61,8 +63,7 @@ pub(crate) fn find(
         }
         *place = live;
     }
-    let looked_at = (ahead.first, ahead.end);
-    Liveness { before, at_target, looked_at }
+    *looked_at = (ahead.first, ahead.end);
 }
 
 /// Whether the code does not simply go on behind it.

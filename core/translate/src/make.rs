@@ -36,6 +36,11 @@ pub(crate) struct Maker {
     heat: Box<[u8]>,
     hopeless: HashSet<Key>,
     page: Box<[u8]>,
+    /// As it is later.
+    again: Box<[u8]>,
+    /// Empty, or of the last block.
+    guests: Vec<Guest>,
+    found: live::Liveness,
     /// The guest-physical page that it is a copy of, maybe an old one.
     page_of: Option<u64>,
     /// Liveness as debuggers and comparisons want it: every flag at every fault.
@@ -54,6 +59,9 @@ impl Maker {
             heat: alloc::vec![0; HEAT].into_boxed_slice(),
             hopeless: HashSet::new(),
             page: alloc::vec![0; 4096].into_boxed_slice(),
+            again: alloc::vec![0; 4096].into_boxed_slice(),
+            guests: Vec::with_capacity(BLOCK_INSTRUCTIONS),
+            found: live::Liveness::default(),
             page_of: None,
             strict: false,
             verifies: cfg!(debug_assertions),
@@ -95,7 +103,8 @@ impl Maker {
         let page = core::mem::take(&mut self.page);
         let bytes = page.get(range).unwrap_or_default();
         let mut decoder = Decoder::with_ip(mode.bits(), bytes, rip, decoder_options(cpu));
-        let mut guests = Vec::with_capacity(BLOCK_INSTRUCTIONS);
+        let mut guests = core::mem::take(&mut self.guests);
+        guests.clear();
         while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
             let instruction = decoder.decode();
             if instruction.is_invalid() {
@@ -111,6 +120,7 @@ impl Maker {
         guests
     }
     /// What is to be done about an instruction in a mode.
+    #[inline]
     pub(crate) fn guest(&mut self, cpu: &Cpu, mode: Mode, instruction: &Instruction) -> Guest {
         let mut guest = self.analyst.look_at(instruction);
         let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
@@ -163,7 +173,8 @@ impl Translated {
             let bytes = maker.page.get(..page_len).unwrap_or_default();
             let page = Page { bytes, rip: page_rip, bits: key.mode.bits() };
             let options = decoder_options(cpu);
-            let found = live::find(&mut maker.analyst, &guests, &page, options, maker.strict);
+            let mut found = core::mem::take(&mut maker.found);
+            live::find(&mut found, &mut maker.analyst, &guests, &page, options, maker.strict);
             let first = found.looked_at.0.min(offset);
             let end = found.looked_at.1.max(offset.wrapping_add(len)).min(4096);
             let Some(exec) = cpu.tlb.exec(class, va) else { return };
@@ -174,8 +185,7 @@ impl Translated {
             // The page may be an old copy. What was used of it is looked at again, now that changes
             // are noticed.
             let Some(used) = self.maker.page.get(first as usize..end as usize) else { return };
-            let mut now = [0; 4096];
-            let Some(now) = now.get_mut(..used.len()) else { return };
+            let Some(now) = self.maker.again.get_mut(..used.len()) else { return };
             if cpu.tlb.memory().read(gpa_page.wrapping_add(first), now).is_err() {
                 return;
             }
@@ -187,16 +197,28 @@ impl Translated {
             if made.is_some_and(|version| version != mark.version) {
                 self.drop_page(gpa_page);
             }
-            self.add(cpu, key, mark.version, &guests, &found);
+            let page = core::mem::take(&mut self.maker.page);
+            let bytes = page.get(offset as usize..).unwrap_or_default();
+            self.add(cpu, key, mark.version, (&guests, bytes), &found);
+            self.maker.page = page;
+            (self.maker.guests, self.maker.found) = (guests, found);
             return;
         }
     }
 
-    fn add(&mut self, cpu: &Cpu, key: Key, version: u32, guests: &[Guest], found: &live::Liveness) {
+    fn add(
+        &mut self,
+        cpu: &Cpu,
+        key: Key,
+        version: u32,
+        (guests, bytes): (&[Guest], &[u8]),
+        found: &live::Liveness,
+    ) {
         let mut cache = self.shared.cache();
         let at = cache.next();
         let source = Source {
             guests,
+            bytes,
             live: &found.before,
             live_at_target: &found.at_target,
             mode: key.mode,
@@ -204,7 +226,7 @@ impl Translated {
             at,
             stubs: self.shared.stubs,
         };
-        let translated = self.maker.translator.translate(&source, &mut cache.slots);
+        let mut translated = self.maker.translator.translate(&source, &mut cache.slots);
         if cache.is_full() || cache.find(key).is_some() {
             return; // another processor was faster
         }
@@ -223,7 +245,8 @@ impl Translated {
         }
         let ops = self.maker.ops(cpu, &translated);
         // A block that is too long is the interpreter's.
-        let _: Option<()> = cache.add(key, version, translated, ops);
+        let _: Option<()> = cache.add(key, version, &mut translated, ops);
+        self.maker.translator.reuse(translated);
     }
 
     /// Drops all blocks. False if another processor does something of the kind.

@@ -26,12 +26,12 @@
 
 use iced_x86::{Instruction, OpKind, Register};
 
+use super::checks::is_within;
 use super::memory::Reach;
 use super::names::number;
 use super::{Emitter, Later};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::{Access, Guest, Kind};
-use crate::layout::at;
 use crate::sites::{Site, Way};
 use crate::stubs::CHECKED_SIZES;
 
@@ -116,7 +116,7 @@ impl Emitter<'_> {
         if let (Some(held), Some(anchor), Some(size)) = (held, anchor, size) {
             let distance = disp.wrapping_sub(anchor) as i32;
             self.asm.lea(true, reg::R11, Mem::base(reg::R9, distance));
-            self.is_within(reg::R11, access.size);
+            is_within(&mut self.asm, reg::R11, access.size);
             let from = self.asm.jcc(Condition::Above);
             let back = self.asm.here();
             let way = if held.write { Way::of(access.write, true) } else { Way::Read };
@@ -190,14 +190,6 @@ impl Emitter<'_> {
         let by_addend = self.held.is_some_and(|held| held.reach != Reach::Host);
         if scratch == reg::R9 || scratch == reg::R10 && by_addend {
             self.held = None;
-        }
-    }
-
-    /// Compares an offset in a page with the last one at which an access may begin.
-    pub(super) fn is_within(&mut self, register: u8, size: u32) {
-        match at::last(size) {
-            Some(last) => self.asm.cmp_state(register, last),
-            None => self.asm.cmp_imm(register, 4096i32.wrapping_sub(size as i32)),
         }
     }
 }

@@ -26,11 +26,12 @@
 use iced_x86::{Instruction, Register};
 use kasane_interp::op::segment;
 
+use super::checks::{Reached, is_within};
 use super::names::{host_of, is_homed, number};
 use super::{Emitter, Later, NotEncodable, Site, Way};
 use crate::asm::{Condition, Mem, reg};
 use crate::guest::Guest;
-use crate::layout::{TLB_ROTATION, TlbEntry, at, tlb_index};
+use crate::layout::{TlbEntry, at, tlb_index};
 
 /// Bytes of the explicit operand's effective address.
 pub(super) fn address_size(instruction: &Instruction) -> u32 {
@@ -89,21 +90,12 @@ impl Reach {
 
 impl Emitter<'_> {
     /// The TLB check of an access to the address in R9.
-    pub(super) fn check(&mut self, size: u32, way: Way) {
+    pub(super) fn check(&mut self, size: u32, way: Way, reached: Reached) {
         self.held = None;
         let class = self.source.mode.class();
-        let tags = if way.writes() { at::write_tags(class) } else { at::read_tags(class) };
         let retry = self.here();
-        self.asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
-        self.asm.op_mem(false, &[0x23], reg::R10, Mem::state(at::TLB_MASK)); // and r10d, ..
-        self.asm.op_mem(true, &[0x2B], reg::R9, Mem::indexed(tags, reg::R10)); // sub
-        self.is_within(reg::R9, size);
-        let slow = self.asm.jcc(Condition::Above);
+        let slow = self.checks.emit(&mut self.asm, (class, way.writes(), size), reached);
         self.leave_later(slow, Site::Access { rip: self.rip, retry, way });
-    }
-    pub(super) fn add_host(&mut self) {
-        let hosts = at::hosts(self.source.mode.class());
-        self.asm.op_mem(true, &[0x03], reg::R9, Mem::indexed(hosts, reg::R10));
     }
     pub(super) fn load_addend(&mut self) {
         self.asm.load(reg::R10, Mem::indexed(at::addends(self.source.mode.class()), reg::R10));
@@ -114,8 +106,7 @@ impl Emitter<'_> {
     }
     pub(super) fn based_by(&mut self, base: u8, disp: i32, size: u32, way: Way) -> Reach {
         self.address_of(base, disp);
-        self.check(size, way);
-        self.load_addend();
+        self.check(size, way, Reached::ByAddend);
         Reach::Base { base, disp }
     }
     /// `base + disp` in R9.
@@ -200,7 +191,7 @@ impl Emitter<'_> {
         self.asm.mov_imm(reg::R9, va);
         let retry = self.here();
         self.asm.op_mem(true, &[0x2B], reg::R9, entry(tags)); // sub
-        self.is_within(reg::R9, size);
+        is_within(&mut self.asm, reg::R9, size);
         let slow = self.asm.jcc(Condition::Above);
         let site = Site::Access { rip: self.rip, retry, way: Way::of(write, write) };
         let flags = self.flags;
@@ -210,8 +201,7 @@ impl Emitter<'_> {
     /// Checks the operand whose effective address is in R9.
     pub(super) fn reach_host(&mut self, segment: Register, size: u32, write: bool) -> Reach {
         self.add_segment(segment, size, write);
-        self.check(size, Way::of(write, write));
-        self.add_host();
+        self.check(size, Way::of(write, write), Reached::ByHost);
         Reach::Host
     }
     /// From the effective address in R9 to the linear one, by way of R10.

@@ -5,6 +5,7 @@
 //! | `flags` | where the guest's flags are, saving and restoring them |
 //! | `memory` | the inline TLB's check, and how a checked operand is reached |
 //! | `flow` | jumps, calls, returns, polls, the ways out |
+//! | `checks` | the inline TLB's checks, made once |
 //! | `held` | what is still known of the last check |
 //! | `plain` | the guest's own instruction with its operands renamed |
 //! | `stack` | pushes, pops, frames, return addresses |
@@ -13,6 +14,7 @@
 //! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
 
+mod checks;
 mod flags;
 mod flow;
 mod held;
@@ -35,6 +37,7 @@ use crate::mode::Mode;
 use crate::sites::{Site, Way};
 use crate::slots::{Numbers, Target};
 use crate::stubs::Stubs;
+use checks::Checks;
 use flags::Flags;
 use flow::condition;
 use held::Held;
@@ -52,6 +55,8 @@ pub(crate) struct FaultPoint {
 /// What a block is made from.
 pub(crate) struct Source<'a> {
     pub(crate) guests: &'a [Guest],
+    /// The guest's code, from the first instruction on.
+    pub(crate) bytes: &'a [u8],
     /// Flags that are live before each instruction, and after the last.
     pub(crate) live: &'a [u32],
     /// Flags that are live at the targets of branches, by instruction.
@@ -65,6 +70,7 @@ pub(crate) struct Source<'a> {
 }
 
 /// A translated block.
+#[derive(Default)]
 pub(crate) struct Translated {
     pub(crate) code: Vec<u8>,
     /// Offset of the entry for the host's flags; that for saved flags is 0.
@@ -81,6 +87,15 @@ pub(crate) struct Translated {
     pub(crate) instructions: usize,
     /// Their length.
     pub(crate) guest_bytes: u64,
+}
+
+impl Translated {
+    fn clear(&mut self) {
+        self.code.clear();
+        self.ops.clear();
+        self.fault_points.clear();
+        self.left.clear();
+    }
 }
 
 /// An instruction that can't be encoded with its registers renamed: the block ends before it.
@@ -122,24 +137,35 @@ enum Later {
 
 pub(crate) struct Translator {
     encoder: Encoder,
+    checks: Checks,
+    /// Empty, with room.
+    later: Vec<Later>,
+    spare: Option<Translated>,
 }
 
 impl Translator {
     pub(crate) fn new() -> Self {
-        Self { encoder: Encoder::new(64) }
+        Self { encoder: Encoder::new(64), checks: Checks::new(), later: Vec::new(), spare: None }
     }
 
+    /// Takes a block that is no longer needed: the next is made in its room.
+    pub(crate) fn reuse(&mut self, translated: Translated) {
+        self.spare = Some(translated);
+    }
     pub(crate) fn translate(&mut self, source: &Source<'_>, slots: &mut Numbers) -> Translated {
+        let mut room = self.spare.take().unwrap_or_default();
+        room.clear();
         let mut emitter = Emitter {
-            asm: Asm::with_capacity(source.guests.len().saturating_mul(96)),
+            asm: Asm { code: room.code },
             source,
             encoder: &mut self.encoder,
+            checks: &self.checks,
             slots,
-            ops: Vec::new(),
+            ops: room.ops,
             site_bytes: 0,
-            fault_points: Vec::with_capacity(source.guests.len()),
-            left: Vec::new(),
-            later: Vec::with_capacity(source.guests.len()),
+            fault_points: room.fault_points,
+            left: room.left,
+            later: core::mem::take(&mut self.later),
             flags: Flags { host: true, saved: false },
             rip: 0,
             index: 0,
@@ -180,7 +206,9 @@ impl Translator {
             emitter.end(done);
         }
         emitter.later();
-        let Emitter { asm, ops, site_bytes, fault_points, left, .. } = emitter;
+        let Emitter { asm, ops, site_bytes, fault_points, left, mut later, .. } = emitter;
+        later.clear();
+        self.later = later;
         let instructions = done;
         let guest_bytes =
             source.guests.iter().take(done).map(|guest| guest.instruction.len() as u64).sum();
@@ -203,22 +231,14 @@ pub(crate) fn signpost(key: Key, slots: &mut Numbers) -> Option<Translated> {
     let number = slots.of(Target { rip: key.rip, mode: key.mode, saved: false })?;
     let mut asm = Asm::default();
     flow::jump_by_slot(&mut asm, number);
-    Some(Translated {
-        code: asm.code,
-        host_entry: 0,
-        ops: Vec::new(),
-        site_bytes: 0,
-        fault_points: Vec::new(),
-        left: Vec::new(),
-        instructions: 0,
-        guest_bytes: 0,
-    })
+    Some(Translated { code: asm.code, ..Translated::default() })
 }
 
 struct Emitter<'a> {
     asm: Asm,
     source: &'a Source<'a>,
     encoder: &'a mut Encoder,
+    checks: &'a Checks,
     slots: &'a mut Numbers,
     ops: Vec<(usize, u32)>,
     site_bytes: usize,

@@ -109,6 +109,9 @@ impl Emitter<'_> {
         if guest.flags_read != 0 || guest.changes_flags && kept != 0 {
             self.need_host_flags(); // by way of R11, which nobody uses yet
         }
+        if homed.count == 0 && self.as_it_is(guest) {
+            return Ok(());
+        }
         homed.assign(free)?;
         for (guest_register, scratch) in homed.places() {
             self.overwrites(scratch);
@@ -135,23 +138,49 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Copies an instruction of 64-bit code that needs no other registers; false if it does.
+    fn as_it_is(&mut self, guest: &Guest) -> bool {
+        let instruction = &guest.instruction;
+        let renamed = guest.access.is_some()
+            || self.source.mode.bits() != 64
+            || (0..instruction.op_count()).any(|n| {
+                let register = instruction.op_register(n);
+                instruction.op_kind(n) == OpKind::Register
+                    && register.is_gpr()
+                    && number(register) == reg::RSP
+            });
+        let first = self.source.guests.first().map_or(0, |guest| guest.instruction.ip());
+        let begin = self.rip.wrapping_sub(first) as usize;
+        let code = self.source.bytes.get(begin..).and_then(|rest| rest.first_chunk::<16>());
+        let Some(code) = code.filter(|code| !renamed && has_plain_prefixes(*code)) else {
+            return false;
+        };
+        self.fault_point(guest);
+        self.asm.sequence(code, instruction.len());
+        if guest.changes_flags {
+            self.flags = Flags { host: true, saved: false };
+        }
+        true
+    }
+    fn fault_point(&mut self, guest: &Guest) {
+        if guest.may_fault {
+            let (code, host_flags) = (self.here(), self.flags.host);
+            self.fault_points.push(FaultPoint { code, rip: self.rip, host_flags });
+        }
+    }
     fn encoded(&mut self, renamed: &Instruction, guest: &Guest) -> Result<(), NotEncodable> {
-        let at_code = self.here();
         // Also one without a memory operand can have a segment's prefix, which does nothing there.
         let mut renamed = *renamed;
         renamed.set_segment_prefix(Register::None);
         let done = self.encoder.encode(&renamed, 0);
         let mut encoded = self.encoder.take_buffer(); // also what an error left in it
         if done.is_ok() {
+            self.fault_point(guest);
             self.asm.bytes(&encoded);
         }
         encoded.clear();
         self.encoder.set_buffer(encoded);
         done.map_err(|_| NotEncodable)?;
-        if guest.may_fault {
-            let host_flags = self.flags.host;
-            self.fault_points.push(FaultPoint { code: at_code, rip: self.rip, host_flags });
-        }
         Ok(())
     }
 
@@ -159,6 +188,14 @@ impl Emitter<'_> {
     fn exchange_bytes(&mut self, register: u8) {
         self.asm.op_reg(false, &[0x86], register | 4, register & 3);
     }
+}
+
+/// Whether no prefix stands in front that means something else, or nothing, in translated code: a
+/// segment's, or that for addresses of 32 bits.
+fn has_plain_prefixes(code: &[u8; 16]) -> bool {
+    let legacy = [0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x67, 0x66, 0xF0, 0xF2, 0xF3];
+    let mut prefixes = code.iter().take_while(|byte| legacy.contains(byte));
+    prefixes.all(|byte| matches!(byte, 0x66 | 0xF0 | 0xF2 | 0xF3))
 }
 
 /// The operand that is AH, CH, DH or BH, and the number of its register. No instruction with a REX

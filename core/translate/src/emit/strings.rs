@@ -21,6 +21,7 @@
 use iced_x86::Register;
 use kasane_interp::op::segment;
 
+use super::checks::Reached;
 use super::flags::Flags;
 use super::memory::Reach;
 use super::{Emitter, NotEncodable, Way};
@@ -133,7 +134,7 @@ impl Emitter<'_> {
     /// Checks all elements from a register on; the addend of their page is in R10.
     fn whole_range(&mut self, from: u8, step: StringStep, write: bool, guest: &Guest) {
         self.asm.zero_extend(step.width, reg::R9, from);
-        self.check(step.size, Way::of(write, write));
+        self.check(step.size, Way::of(write, write), Reached::Otherwise);
         self.asm.zero_extend(step.width, reg::R11, RCX);
         let shift = step.size.trailing_zeros() as u8;
         let end = Mem { base: Some(reg::R9), index: Some((reg::R11, shift)), disp: 0 };

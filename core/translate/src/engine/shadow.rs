@@ -42,7 +42,6 @@ mod reference;
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use iced_x86::FlowControl;
 use kasane_cpu::InterruptShadow;
@@ -183,17 +182,9 @@ impl Translated {
             let origin = Origin { entry: at_arena, rip: STOP.rip };
             let site = Site::<u32>::Arrived.pack(origin, at_arena.wrapping_add(asm.here() as u32));
             asm.bytes(site.bytes());
-            let block = emit::Translated {
-                code: asm.code,
-                host_entry: 0,
-                ops: Vec::new(),
-                site_bytes: 0,
-                fault_points: Vec::new(),
-                left: Vec::new(),
-                instructions: 1,
-                guest_bytes: 0,
-            };
-            cache.add(STOP, 0, block, Box::default())?;
+            let mut block =
+                emit::Translated { code: asm.code, instructions: 1, ..emit::Translated::default() };
+            cache.add(STOP, 0, &mut block, Box::default())?;
         }
         let entry = self.shared.cache().find(STOP)?.entry;
         Some(self.address(entry))

@@ -78,11 +78,13 @@ impl Made {
         let begin = RIP as usize & 0xFFF;
         page[begin..begin + guest_code.len()].copy_from_slice(guest_code);
         let guests = guests(&mut analyst, mode, &page[begin..]);
-        let page = Page { bytes: &page, rip: RIP & !0xFFF, bits: mode.bits() };
-        let live = live::find(&mut analyst, &guests, &page, DecoderOptions::NONE, true);
+        let whole = Page { bytes: &page, rip: RIP & !0xFFF, bits: mode.bits() };
+        let mut live = live::Liveness::default();
+        live::find(&mut live, &mut analyst, &guests, &whole, DecoderOptions::NONE, true);
         let stubs = stubs::emit().1;
         let source = Source {
             guests: &guests,
+            bytes: &page[begin..],
             live: &live.before,
             live_at_target: &live.at_target,
             mode,
