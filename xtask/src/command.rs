@@ -14,7 +14,10 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
 
 /// The command line as a person would type it.
 pub(crate) fn spelled(command: &Command) -> String {
-    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    // By its name, as a person would say it: reports are no place for this machine's folders.
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(command.get_program());
+    let mut words = vec![name.to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
 }

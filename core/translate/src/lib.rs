@@ -14,10 +14,12 @@
 //! |---|---|
 //! | which instructions are copied, done in place, left to the interpreter | `guest`, `known` |
 //! | how a memory operand is checked and reached: the inline TLB | `emit::memory`, `layout` |
+//! | when no check is needed, or a shorter one | `emit::held` |
 //! | where the guest's flags are, and when they need not be kept | `emit::flags`, `live` |
 //! | jumps: within a page, to other pages, indirect | `emit::flow`, `slots` |
 //! | sensitive instructions in place, interrupts, rings | `emit::system` |
 //! | when a block is made, and of what bytes | `make` |
+//! | instructions across the end of a page | `crossing` |
 //! | code that changes, several vCPUs, when memory of blocks is used again | `shared`, `cache` |
 //! | the way in and out, what was flushed meanwhile | `engine`, `stubs`, `sites`, `tables` |
 //! | comparing each block with the interpreter while a machine runs | `engine::shadow` |
