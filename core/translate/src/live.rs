@@ -51,7 +51,8 @@ pub(crate) fn find(
     before.clear();
     before.resize(guests.len().saturating_add(1), live);
     // The last place is that behind the run; it has its value already.
-    for ((guest, target), place) in guests.iter().zip(&*at_target).zip(before.iter_mut()).rev() {
+    for ((guest, target), place) in guests.iter().zip(at_target.iter()).zip(before.iter_mut()).rev()
+    {
         live = match guest.kind {
             Kind::Branch(_) => live | target | guest.flags_read,
             Kind::Jump(_) | Kind::Call(_) => *target,

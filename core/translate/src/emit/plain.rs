@@ -152,7 +152,7 @@ impl Emitter<'_> {
         let first = self.source.guests.first().map_or(0, |guest| guest.instruction.ip());
         let begin = self.rip.wrapping_sub(first) as usize;
         let code = self.source.bytes.get(begin..).and_then(|rest| rest.first_chunk::<16>());
-        let Some(code) = code.filter(|code| !renamed && has_plain_prefixes(*code)) else {
+        let Some(code) = code.filter(|code| !renamed && has_plain_prefixes(code)) else {
             return false;
         };
         self.fault_point(guest);
