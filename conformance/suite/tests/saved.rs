@@ -1,5 +1,5 @@
 //! Save and restore: a boot is interrupted at random exits, saved, rebuilt in a new process, and
-//! goes on to the same end. `KASANE_SEED` says where (1).
+//! goes on to the same end, under the same engine or the other one. `KASANE_SEED` says where (1).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests may panic
 
 use std::env;
@@ -27,12 +27,13 @@ fn random(state: &mut u64) -> u64 {
 }
 
 /// One process: from the last state, or from the start, to the next save or the end.
-fn run(cpus: u32, from: Option<&Path>, save: Option<(u64, &Path)>) -> Run {
+fn run(cpus: u32, engine: &str, from: Option<&Path>, save: Option<(u64, &Path)>) -> Run {
     let guests = Guests::find();
     let mut arguments: Vec<String> =
         ["run", "--memory", "192M", "--timeout", "600"].map(str::to_owned).into();
     let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
     flag("--cpus", cpus.to_string());
+    flag("--engine", engine.to_owned());
     flag("--kernel", guests.image("cloud/vmlinuz").unwrap().display().to_string());
     flag("--initrd", guests.image("initramfs-shell.gz").unwrap().display().to_string());
     flag("--append", format!("console=ttyS0 panic=-1 {}", run_parameter(SCRIPT)));
@@ -56,9 +57,10 @@ impl Drop for States {
     }
 }
 
-fn interrupted_boot(cpus: u32, saves: u64) {
-    let folder =
-        env::temp_dir().join(format!("kasane-saved-{}-{cpus}-{saves}", std::process::id()));
+/// `engines`: taken in turns.
+fn interrupted_boot(cpus: u32, saves: u64, engines: &[&str]) {
+    let name = format!("kasane-saved-{}-{cpus}-{saves}-{}", std::process::id(), engines.concat());
+    let folder = env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let states = States(folder);
     let seed = seed();
@@ -66,11 +68,14 @@ fn interrupted_boot(cpus: u32, saves: u64) {
     let mut console = String::new();
     let mut last: Option<PathBuf> = None;
     let mut made = 0;
+    let mut engines = engines.iter().cycle();
     for turn in 0..saves {
         let exits = 1 + random(&mut generator) % (2 * BOOT_EXITS / saves.max(1));
         let next = states.0.join(format!("state.{}", turn % 2));
-        let part = run(cpus, last.as_deref(), Some((exits, &next)));
-        let shown = format!("seed {seed}, save {turn} after {exits} exits\n{}", part.messages);
+        let engine = engines.next().unwrap();
+        let part = run(cpus, engine, last.as_deref(), Some((exits, &next)));
+        let shown =
+            format!("seed {seed}, {engine}, save {turn} after {exits} exits\n{}", part.messages);
         assert_eq!(part.code, 0, "{shown}");
         console.push_str(&part.console);
         if !part.messages.contains("kasane: saved") {
@@ -80,7 +85,7 @@ fn interrupted_boot(cpus: u32, saves: u64) {
         made += 1;
     }
     if !console.contains("Power down") {
-        let rest = run(cpus, last.as_deref(), None);
+        let rest = run(cpus, engines.next().unwrap(), last.as_deref(), None);
         assert_eq!(rest.code, 0, "seed {seed}\n{}\n{}", rest.console, rest.messages);
         console.push_str(&rest.console);
     }
@@ -93,22 +98,34 @@ fn interrupted_boot(cpus: u32, saves: u64) {
 
 #[test]
 fn a_boot_goes_on_after_each_of_ten_saves() {
-    interrupted_boot(1, 10);
+    interrupted_boot(1, 10, &["auto"]);
 }
 
 #[test]
 fn a_boot_on_two_processors_goes_on_after_each_of_ten_saves() {
-    interrupted_boot(2, 10);
+    interrupted_boot(2, 10, &["auto"]);
+}
+
+#[test]
+fn a_boot_goes_on_under_the_other_engine_after_each_of_ten_saves() {
+    interrupted_boot(1, 10, &["interp", "translate"]);
+    interrupted_boot(1, 10, &["translate", "interp"]);
+}
+
+#[test]
+#[ignore = "long: nightly"]
+fn a_boot_on_two_processors_goes_on_under_the_other_engine_after_each_of_fifty_saves() {
+    interrupted_boot(2, 50, &["interp", "translate"]);
 }
 
 #[test]
 #[ignore = "long: nightly"]
 fn a_boot_goes_on_after_each_of_a_hundred_saves() {
-    interrupted_boot(1, 100);
+    interrupted_boot(1, 100, &["auto"]);
 }
 
 #[test]
 #[ignore = "long: nightly"]
 fn a_boot_on_two_processors_goes_on_after_each_of_a_hundred_saves() {
-    interrupted_boot(2, 100);
+    interrupted_boot(2, 100, &["auto"]);
 }
