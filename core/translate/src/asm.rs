@@ -243,10 +243,6 @@ impl Asm {
         self.op_mem(false, &[0xC7], 0, Mem::state(offset));
         self.bytes(&value.to_le_bytes());
     }
-    /// `CMP` of all of a register with a word of the state block.
-    pub(crate) fn cmp_state(&mut self, register: u8, offset: usize) {
-        self.op_mem(true, &[0x3B], register, Mem::state(offset));
-    }
     pub(crate) fn cmp_imm(&mut self, register: u8, value: i32) {
         self.op_reg(true, &[0x81], 7, register);
         self.imm32(value);

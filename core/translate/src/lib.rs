@@ -13,7 +13,7 @@
 //! | question | module |
 //! |---|---|
 //! | which instructions are copied, done in place, left to the interpreter | `guest`, `known` |
-//! | how a memory operand is checked and reached: the inline TLB | `emit::memory`, `layout` |
+//! | how a memory operand is checked and reached: the inline TLB | `emit::memory`, `checks`, `layout` |
 //! | when no check is needed, or a shorter one | `emit::held` |
 //! | where the guest's flags are, and when they need not be kept | `emit::flags`, `live` |
 //! | jumps: within a page, to other pages, indirect | `emit::flow`, `slots` |
@@ -41,6 +41,7 @@ extern crate std;
 
 mod asm;
 mod cache;
+mod checks;
 mod counters;
 mod crossing;
 mod emit;

@@ -205,9 +205,13 @@ fn from_entry(bytes: &[u8]) -> Option<u32> {
     Some(u16::from_le_bytes([low, high]).into())
 }
 
-/// Takes the site that `bytes` begin with, and tells its length. `Interpret` has the address of
-/// its instruction.
-pub(crate) fn unpack(bytes: &[u8], origin: Origin) -> Option<(Site<u64>, usize)> {
+/// Takes the site that `bytes` begin with, and tells its length. `op`: what the address of an
+/// instruction stands for.
+pub(crate) fn unpack<O>(
+    bytes: &[u8],
+    origin: Origin,
+    op: impl FnOnce(u64) -> O,
+) -> Option<(Site<O>, usize)> {
     let mut reader = Reader(bytes);
     let [kind] = reader.take()?;
     reader.word()?;
@@ -224,7 +228,7 @@ pub(crate) fn unpack(bytes: &[u8], origin: Origin) -> Option<(Site<u64>, usize)>
         READ_TO_WRITE => Site::Access { rip, retry: place()?, way: Way::ReadToWrite },
         REFUSED => Site::Refused { rip },
         LINK => Site::Link { rip, patch: place()? },
-        INTERPRET => Site::Interpret { rip, op: u64::from_le_bytes(reader.take()?) },
+        INTERPRET => Site::Interpret { rip, op: op(u64::from_le_bytes(reader.take()?)) },
         INDIRECT => Site::Indirect { rip, retry: place()? },
         GO => Site::Go { rip },
         ARRIVED => Site::Arrived,
@@ -249,16 +253,8 @@ impl Site<OpAt> {
         let mut rip = [0; HEAD];
         // SAFETY: the block's head is in front of its entry, in the arena.
         unsafe { base.add(head).copy_to_nonoverlapping(rip.as_mut_ptr(), HEAD) };
-        let (site, _) = unpack(&bytes, Origin { entry, rip: u64::from_le_bytes(rip) })?;
-        Some(match site {
-            Site::Access { rip, retry, way } => Site::Access { rip, retry, way },
-            Site::Refused { rip } => Site::Refused { rip },
-            Site::Link { rip, patch } => Site::Link { rip, patch },
-            Site::Interpret { rip, op } => Site::Interpret { rip, op: OpAt(op as *const Op) },
-            Site::Indirect { rip, retry } => Site::Indirect { rip, retry },
-            Site::Go { rip } => Site::Go { rip },
-            Site::Arrived => Site::Arrived,
-        })
+        let origin = Origin { entry, rip: u64::from_le_bytes(rip) };
+        unpack(&bytes, origin, |op| OpAt(op as *const Op)).map(|(site, _)| site)
     }
 }
 
@@ -286,7 +282,7 @@ mod tests {
                 let packed = site.pack(ORIGIN, 0x1FFF);
                 let longer = [packed.bytes(), &[0xCC]].concat();
                 assert_eq!(from_entry(&longer), Some(0xFFF));
-                assert_eq!(unpack(&longer, ORIGIN), Some((site, packed.bytes().len())));
+                assert_eq!(unpack(&longer, ORIGIN, |op| op), Some((site, packed.bytes().len())));
             }
         }
     }
@@ -295,7 +291,7 @@ mod tests {
     fn half_a_site_is_none() {
         let packed = Site::<u64>::Link { rip: 0, patch: 0x1000 }.pack(ORIGIN, 0x1000);
         let (last, head) = packed.bytes().split_last().unwrap();
-        assert_eq!((unpack(head, ORIGIN), *last), (None, 0));
-        assert_eq!(unpack(&[0x7F; 24], ORIGIN), None);
+        assert_eq!((unpack(head, ORIGIN, |op| op), *last), (None, 0));
+        assert_eq!(unpack(&[0x7F; 24], ORIGIN, |op| op), None);
     }
 }

@@ -1,7 +1,8 @@
 //! The way into translated code and out of it.
 
 use crate::asm::{Asm, Condition, Jump, Mem, reg};
-use crate::layout::{CLASSES, TLB_ROTATION, at};
+use crate::checks::{CHECKED_SIZES, Reached, check};
+use crate::layout::{CLASSES, at};
 use crate::sites::ACCESS_SITE;
 use core::mem::offset_of;
 use kasane_cpu::VectorState;
@@ -28,9 +29,6 @@ pub(crate) struct Stubs {
     /// Where empty slots lead, with the slot's number in R9. The site is 0 then.
     pub(crate) slot_missed: u32,
 }
-
-/// Sizes of accesses that there are stubs for.
-pub(crate) const CHECKED_SIZES: [u32; 6] = [1, 2, 4, 8, 16, 32];
 
 impl Stubs {
     /// A stub that checks an access to the address in R9, as code does it in line (`emit::memory`):
@@ -77,8 +75,7 @@ pub(crate) fn emit() -> (Asm, Stubs) {
         for (write, by_size) in by_way.iter_mut().enumerate() {
             for (size, place) in CHECKED_SIZES.iter().zip(by_size) {
                 *place = asm.here() as u32;
-                let tags = if write == 0 { at::read_tags(class) } else { at::write_tags(class) };
-                check(&mut asm, stubs.exit, tags, at::addends(class), *size);
+                called_check(&mut asm, stubs.exit, (class, write != 0, *size));
             }
         }
     }
@@ -86,16 +83,10 @@ pub(crate) fn emit() -> (Asm, Stubs) {
 }
 
 /// See [`Stubs::check`].
-fn check(asm: &mut Asm, exit: u32, tags: usize, addends: usize, size: u32) {
-    // RSP is lower by a return address here.
-    let here = |mem: Mem| Mem { disp: mem.disp.wrapping_add(8), ..mem };
-    asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
-    asm.op_mem(false, &[0x23], reg::R10, here(Mem::state(at::TLB_MASK))); // and
-    asm.op_mem(true, &[0x2B], reg::R9, here(Mem::indexed(tags, reg::R10))); // sub
-    asm.cmp_imm(reg::R9, 4096i32.wrapping_sub(size as i32));
-    let refused = asm.jcc(Condition::Above);
+fn called_check(asm: &mut Asm, exit: u32, what: (usize, bool, u32)) {
+    const RETURN_ADDRESS: i32 = 8;
+    let refused = check(asm, what, Reached::ByAddend, RETURN_ADDRESS);
     asm.bind_to(refused, exit.into());
-    asm.load(reg::R10, here(Mem::indexed(addends, reg::R10)));
     asm.op_mem(true, &[0x83], 0, Mem::base(reg::RSP, 0)); // add qword, imm8
     asm.bytes(&[ACCESS_SITE as u8]);
     asm.bytes(&[0xC3]);

@@ -22,10 +22,7 @@ impl Emitter<'_> {
         while let Some(later) = self.later.get(next) {
             next = next.wrapping_add(1);
             match *later {
-                Later::Recheck { .. } => {
-                    let later = later.clone();
-                    self.recheck(&later);
-                }
+                Later::Recheck(recheck) => self.recheck(recheck),
                 Later::Leave { from, site, flags } => {
                     self.asm.bind(from);
                     self.leave(site, flags);
@@ -200,7 +197,7 @@ impl Emitter<'_> {
         self.give_up_flags(ALL_FLAGS);
         let size = self.source.mode.word();
         if guest.access.is_some() {
-            let reach = self.operand(self.index, guest, 0)?;
+            let reach = self.operand(guest, 0)?;
             self.asm.load_sized(size, reg::R9, reach.mem());
             return Ok(());
         }

@@ -26,14 +26,13 @@
 
 use iced_x86::{Instruction, OpKind, Register};
 
-use super::checks::is_within;
 use super::memory::Reach;
 use super::names::number;
 use super::{Emitter, Later};
-use crate::asm::{Condition, Mem, reg};
+use crate::asm::{Condition, Jump, Mem, reg};
+use crate::checks::{CHECKED_SIZES, is_within};
 use crate::guest::{Access, Guest, Kind};
 use crate::sites::{Site, Way};
-use crate::stubs::CHECKED_SIZES;
 
 /// How many instructions a write may come behind the read of its operand.
 const SOON: usize = 8;
@@ -58,6 +57,20 @@ pub(super) struct Held {
     write: bool,
     /// R9 is the address with this displacement less the page; nothing if R9 is the host address.
     anchor: Option<u64>,
+}
+
+/// The check of an access that turned out to leave the page, out of line.
+#[derive(Clone, Copy)]
+pub(super) struct Recheck {
+    from: Jump,
+    back: usize,
+    base: u8,
+    disp: i32,
+    distance: i32,
+    /// Its number among the sizes that stubs check.
+    size: usize,
+    way: Way,
+    rip: u64,
 }
 
 impl Operand {
@@ -105,7 +118,7 @@ impl Emitter<'_> {
     }
 
     /// Checks `[base + disp]` of an instruction, with what is held if that helps.
-    pub(super) fn anchored(&mut self, index: usize, guest: &Guest, access: Access, base: u8) {
+    pub(super) fn anchored(&mut self, guest: &Guest, access: Access, base: u8) {
         let instruction = &guest.instruction;
         let operand = Operand::of(instruction);
         let disp = instruction.memory_displacement64();
@@ -116,26 +129,25 @@ impl Emitter<'_> {
         if let (Some(held), Some(anchor), Some(size)) = (held, anchor, size) {
             let distance = disp.wrapping_sub(anchor) as i32;
             self.asm.lea(true, reg::R11, Mem::base(reg::R9, distance));
-            is_within(&mut self.asm, reg::R11, access.size);
+            is_within(&mut self.asm, reg::R11, access.size, 0);
             let from = self.asm.jcc(Condition::Above);
             let back = self.asm.here();
             let way = if held.write { Way::of(access.write, true) } else { Way::Read };
-            let (rip, disp) = (self.rip, disp as i32);
-            self.later.push(Later::Recheck { from, back, base, disp, distance, size, way, rip });
-            self.held = Some(Held { disp: disp as i64 as u64, size: access.size, ..held });
+            let (rip, signed) = (self.rip, disp as i32);
+            let recheck = Recheck { from, back, base, disp: signed, distance, size, way, rip };
+            self.later.push(Later::Recheck(recheck));
+            self.held = Some(Held { disp, size: access.size, ..held });
             return;
         }
-        let write = access.write || self.writes_soon(index, &operand, disp);
+        let write = access.write || self.writes_soon(&operand, disp);
         let way = Way::of(access.write, write);
         let reach = self.based_by(base, disp as i32, access.size, way);
         let size = access.size;
         self.held = Some(Held { operand, reach, disp, size, write, anchor: Some(disp) });
     }
     /// Emits the whole check of an access that left the page, and the way back.
-    pub(super) fn recheck(&mut self, later: &Later) {
-        let Later::Recheck { from, back, base, disp, distance, size, way, rip } = *later else {
-            return;
-        };
+    pub(super) fn recheck(&mut self, recheck: Recheck) {
+        let Recheck { from, back, base, disp, distance, size, way, rip } = recheck;
         self.asm.bind(from);
         self.address_of(base, disp);
         let retry = self.here();
@@ -157,8 +169,8 @@ impl Emitter<'_> {
 
     /// Whether the same operand is written to by one of the next instructions, without anything in
     /// between that would need another check.
-    fn writes_soon(&self, index: usize, operand: &Operand, disp: u64) -> bool {
-        let behind = self.source.guests.get(index..).unwrap_or_default();
+    fn writes_soon(&self, operand: &Operand, disp: u64) -> bool {
+        let behind = self.source.guests.get(self.index..).unwrap_or_default();
         for (n, guest) in behind.iter().take(SOON).enumerate() {
             let is_it = || {
                 let same = guest.instruction.memory_displacement64() == disp;

@@ -26,10 +26,10 @@
 use iced_x86::{Instruction, Register};
 use kasane_interp::op::segment;
 
-use super::checks::{Reached, is_within};
 use super::names::{host_of, is_homed, number};
 use super::{Emitter, Later, NotEncodable, Site, Way};
 use crate::asm::{Condition, Mem, reg};
+use crate::checks::{Reached, is_within};
 use crate::guest::Guest;
 use crate::layout::{TlbEntry, at, tlb_index};
 
@@ -145,12 +145,7 @@ impl Emitter<'_> {
 
     /// Checks the explicit memory operand. `kept`: how many scratch registers the instruction
     /// needs besides. The flags have been given up.
-    pub(super) fn operand(
-        &mut self,
-        index: usize,
-        guest: &Guest,
-        kept: usize,
-    ) -> Result<Reach, NotEncodable> {
+    pub(super) fn operand(&mut self, guest: &Guest, kept: usize) -> Result<Reach, NotEncodable> {
         let instruction = &guest.instruction;
         let Some(access) = guest.access else { return Err(NotEncodable) };
         let base = instruction.memory_base();
@@ -161,7 +156,7 @@ impl Emitter<'_> {
             && flat;
         if simple && kept <= 1 {
             let (base, disp) = (host_of(number(base)), instruction.memory_displacement64() as i32);
-            self.anchored(index, guest, access, base);
+            self.anchored(guest, access, base);
             return Ok(Reach::Base { base, disp });
         }
         if flat && let Some(va) = constant_address(instruction) {
@@ -191,7 +186,7 @@ impl Emitter<'_> {
         self.asm.mov_imm(reg::R9, va);
         let retry = self.here();
         self.asm.op_mem(true, &[0x2B], reg::R9, entry(tags)); // sub
-        is_within(&mut self.asm, reg::R9, size);
+        is_within(&mut self.asm, reg::R9, size, 0);
         let slow = self.asm.jcc(Condition::Above);
         let site = Site::Access { rip: self.rip, retry, way: Way::of(write, write) };
         let flags = self.flags;

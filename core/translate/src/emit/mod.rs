@@ -5,7 +5,6 @@
 //! | `flags` | where the guest's flags are, saving and restoring them |
 //! | `memory` | the inline TLB's check, and how a checked operand is reached |
 //! | `flow` | jumps, calls, returns, polls, the ways out |
-//! | `checks` | the inline TLB's checks, made once |
 //! | `held` | what is still known of the last check |
 //! | `plain` | the guest's own instruction with its operands renamed |
 //! | `stack` | pushes, pops, frames, return addresses |
@@ -14,7 +13,6 @@
 //! | `system` | sensitive instructions that are done in place |
 //! | `names` | which host register stands for which guest register |
 
-mod checks;
 mod flags;
 mod flow;
 mod held;
@@ -32,15 +30,15 @@ use iced_x86::{Encoder, Instruction};
 
 use crate::asm::{Asm, Jump};
 use crate::cache::Key;
+use crate::checks::Checks;
 use crate::guest::{ALL_FLAGS, Guest, Kind, System};
 use crate::mode::Mode;
 use crate::sites::{Site, Way};
 use crate::slots::{Numbers, Target};
 use crate::stubs::Stubs;
-use checks::Checks;
 use flags::Flags;
 use flow::condition;
-use held::Held;
+use held::{Held, Recheck};
 
 /// An instruction that may raise a host exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +100,6 @@ impl Translated {
 struct NotEncodable;
 
 /// Code out of line, to be emitted behind the block.
-#[derive(Clone)]
 enum Later {
     Leave {
         from: Jump,
@@ -122,17 +119,7 @@ enum Later {
         target: u64,
         flags: Flags,
     },
-    /// See `held`. `size`: its number among the sizes that stubs check.
-    Recheck {
-        from: Jump,
-        back: usize,
-        base: u8,
-        disp: i32,
-        distance: i32,
-        size: usize,
-        way: Way,
-        rip: u64,
-    },
+    Recheck(Recheck),
 }
 
 pub(crate) struct Translator {

@@ -99,7 +99,7 @@ impl Emitter<'_> {
                 Some(reach) => reach,
                 None => {
                     self.give_up_flags(self.live(index));
-                    self.operand(index, guest, kept)?
+                    self.operand(guest, kept)?
                 }
             };
             free = reach.free();

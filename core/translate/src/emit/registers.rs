@@ -38,7 +38,7 @@ impl Emitter<'_> {
             }
             System::StoreSelector(segment) => {
                 self.give_up_flags(self.live(index));
-                let reach = self.operand(index, guest, 1)?;
+                let reach = self.operand(guest, 1)?;
                 let selector = Mem::state(at::selector(segment));
                 self.asm.op_mem(false, &[0x0F, 0xB7], reg::R11, selector); // movzx
                 self.asm.store_sized(2, reach.mem(), reg::R11);

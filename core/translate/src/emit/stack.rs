@@ -84,7 +84,7 @@ impl Emitter<'_> {
         let mut value = reg::R11;
         match instruction.op0_kind() {
             OpKind::Memory => {
-                let reach = self.operand(index, guest, 0)?;
+                let reach = self.operand(guest, 0)?;
                 self.asm.load_sized(size, reg::R11, reach.mem());
             }
             OpKind::Register => {

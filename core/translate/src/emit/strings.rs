@@ -21,11 +21,11 @@
 use iced_x86::Register;
 use kasane_interp::op::segment;
 
-use super::checks::Reached;
 use super::flags::Flags;
 use super::memory::Reach;
 use super::{Emitter, NotEncodable, Way};
 use crate::asm::{Condition, Mem, reg};
+use crate::checks::Reached;
 use crate::guest::{Guest, StringAction, StringStep};
 use crate::layout::at;
 use kasane_spec_x86::flags;

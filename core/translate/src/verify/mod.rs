@@ -281,7 +281,7 @@ fn sweep(block: &Block<'_>) -> impl Iterator<Item = Decoded> {
         if block.is_way_out(&instruction) {
             let begin = decoder.position();
             let bytes = block.code.get(begin..).unwrap_or_default();
-            if let Some((found, len)) = unpack(bytes, block.origin()) {
+            if let Some((found, len)) = unpack(bytes, block.origin(), |op| op) {
                 site = Some(found);
                 let end = begin.saturating_add(len);
                 decoder.set_position(end).ok()?;

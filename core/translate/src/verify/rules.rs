@@ -94,13 +94,6 @@ impl Step<'_> {
             _ => None,
         }
     }
-    /// The TLB holds the page of this address.
-    fn is_held(&self, wanted: Sum) -> bool {
-        self.state.any(|fact| match fact {
-            Fact::Checked { of, held, .. } => of == wanted && held,
-            _ => false,
-        })
-    }
 }
 
 fn is_constant(kind: OpKind) -> bool {
@@ -125,7 +118,7 @@ fn moved(step: &Step<'_>) -> Option<Outcome> {
     let width = step.width()?;
     if let Some(element) = step.element() {
         return match element {
-            (Table::Addends, Entry::Of(of)) if step.is_held(of) => {
+            (Table::Addends, Entry::Of(of)) if step.state.is_held_by_any(of) => {
                 Some(Outcome::means(Meaning::Addend { of }))
             }
             (Table::Codes(class), entry) if is_present(step.state, class, entry) => {
@@ -220,12 +213,7 @@ fn added(step: &Step<'_>) -> Option<Outcome> {
                 if of == from && selects(entry, of) =>
             {
                 // The distance is one from its own page if the check with these tags was passed.
-                let checked = step.state.any(|fact| match fact {
-                    Fact::Checked { of: other, tags: by, held, .. } => {
-                        other == of && by == tags && held
-                    }
-                    _ => false,
-                });
+                let checked = step.state.is_held(of, tags);
                 checked.then_some(Outcome::means(Meaning::Host { at: of, page: of }))
             }
             _ => None,

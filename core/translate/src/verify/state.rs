@@ -388,6 +388,10 @@ impl State {
             _ => false,
         })
     }
+    /// The same, whatever the tags.
+    pub(super) fn is_held_by_any(&self, wanted: Sum) -> bool {
+        [Tags::Read, Tags::Write].into_iter().any(|tags| self.is_held(wanted, tags))
+    }
     /// Two addresses lie in one page: what is known of that is said by the second.
     pub(super) fn rebase(&mut self, old: Sum, new: Sum) {
         for place in &mut self.slots {

@@ -1,18 +1,19 @@
-//! The inline TLB's checks, made once: they are most of the code, and the same everywhere but for
-//! their jump's target.
+//! The inline TLB's check (`emit::memory`): in line, where it is made once and copied, because it is
+//! most of the code and the same everywhere but for its jump's target; and in stubs.
 
 use alloc::vec::Vec;
 
 use crate::asm::{Asm, Condition, Jump, Mem, reg};
 use crate::layout::{CLASSES, TLB_ROTATION, at};
-use crate::stubs::CHECKED_SIZES;
 
+/// Sizes of accesses whose checks are made once.
+pub(crate) const CHECKED_SIZES: [u32; 6] = [1, 2, 4, 8, 16, 32];
 /// Bytes of a check at most.
 const LONGEST: usize = 48;
 
 /// How the operand is reached behind a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
+pub(crate) enum Reached {
     /// R10 is its page's addend.
     ByAddend,
     /// R9 is its host address.
@@ -29,7 +30,7 @@ struct Check {
 }
 
 /// All of them.
-pub(super) struct Checks(Vec<Check>);
+pub(crate) struct Checks(Vec<Check>);
 
 fn number(class: usize, write: bool, size: usize, reached: Reached) -> usize {
     let way = class.wrapping_mul(2).wrapping_add(usize::from(write));
@@ -38,14 +39,14 @@ fn number(class: usize, write: bool, size: usize, reached: Reached) -> usize {
 }
 
 impl Checks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut all = Vec::new();
         for class in 0..CLASSES {
             for write in [false, true] {
                 for size in CHECKED_SIZES {
                     for reached in [Reached::ByAddend, Reached::ByHost] {
                         let mut asm = Asm::default();
-                        let Jump(jump) = check(&mut asm, class, write, size, reached);
+                        let Jump(jump) = check(&mut asm, (class, write, size), reached, 0);
                         let len = asm.here();
                         let mut bytes = [0; LONGEST];
                         for (to, from) in bytes.iter_mut().zip(asm.code) {
@@ -59,7 +60,7 @@ impl Checks {
         Self(all)
     }
     /// Emits the check of an access to the address in R9: the jump is taken if it is refused.
-    pub(super) fn emit(
+    pub(crate) fn emit(
         &self,
         asm: &mut Asm,
         (class, write, size): (usize, bool, u32),
@@ -69,34 +70,43 @@ impl Checks {
         let made = known
             .filter(|_| reached != Reached::Otherwise)
             .and_then(|size| self.0.get(number(class, write, size, reached)));
-        let Some(made) = made else { return check(asm, class, write, size, reached) };
+        let Some(made) = made else { return check(asm, (class, write, size), reached, 0) };
         let begin = asm.here();
         asm.sequence(&made.bytes, made.len);
         Jump(begin.wrapping_add(made.jump))
     }
 }
 
-fn check(asm: &mut Asm, class: usize, write: bool, size: u32, reached: Reached) -> Jump {
+/// `pushed`: bytes by which RSP is lower than in translated code.
+pub(crate) fn check(
+    asm: &mut Asm,
+    (class, write, size): (usize, bool, u32),
+    reached: Reached,
+    pushed: i32,
+) -> Jump {
+    let here = |mem: Mem| Mem { disp: mem.disp.wrapping_add(pushed), ..mem };
+    let entry = |table: usize| here(Mem::indexed(table, reg::R10));
     let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
     asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
-    asm.op_mem(false, &[0x23], reg::R10, Mem::state(at::TLB_MASK)); // and r10d, ..
-    asm.op_mem(true, &[0x2B], reg::R9, Mem::indexed(tags, reg::R10)); // sub
-    is_within(asm, reg::R9, size);
+    asm.op_mem(false, &[0x23], reg::R10, here(Mem::state(at::TLB_MASK))); // and r10d, ..
+    asm.op_mem(true, &[0x2B], reg::R9, entry(tags)); // sub
+    is_within(asm, reg::R9, size, pushed);
     let refused = asm.jcc(Condition::Above);
     match reached {
-        Reached::ByAddend => asm.load(reg::R10, Mem::indexed(at::addends(class), reg::R10)),
-        Reached::ByHost => {
-            asm.op_mem(true, &[0x03], reg::R9, Mem::indexed(at::hosts(class), reg::R10)); // add
-        }
+        Reached::ByAddend => asm.load(reg::R10, entry(at::addends(class))),
+        Reached::ByHost => asm.op_mem(true, &[0x03], reg::R9, entry(at::hosts(class))), // add
         Reached::Otherwise => {}
     }
     refused
 }
 
-/// Compares an offset in a page with the last one at which an access may begin.
-pub(super) fn is_within(asm: &mut Asm, register: u8, size: u32) {
-    match at::last(size) {
-        Some(last) => asm.cmp_state(register, last),
+/// Compares an offset in a page with the last one at which an access may begin. `pushed` as above.
+pub(crate) fn is_within(asm: &mut Asm, register: u8, size: u32, pushed: i32) {
+    match at::last(size).map(Mem::state) {
+        Some(last) => {
+            let last = Mem { disp: last.disp.wrapping_add(pushed), ..last };
+            asm.op_mem(true, &[0x3B], register, last); // cmp
+        }
         None => asm.cmp_imm(register, 4096i32.wrapping_sub(size as i32)),
     }
 }
@@ -114,7 +124,7 @@ mod tests {
                     for reached in [Reached::ByAddend, Reached::ByHost] {
                         let (mut copied, mut made) = (Asm::default(), Asm::default());
                         let jump = checks.emit(&mut copied, (class, write, size), reached);
-                        assert_eq!(check(&mut made, class, write, size, reached), jump);
+                        assert_eq!(check(&mut made, (class, write, size), reached, 0), jump);
                         assert_eq!(copied.code, made.code);
                     }
                 }
