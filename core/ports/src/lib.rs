@@ -5,7 +5,17 @@
 #![no_std]
 extern crate alloc;
 
+mod block;
+mod net;
 mod trace;
+pub use block::{
+    BlockBackend, BlockCompletion, BlockCompletions, BlockError, BlockInfo, BlockOperation,
+    BlockRequest, GuestRange, ZeroedSpace,
+};
+pub use net::{
+    FrameOffload, Given, NetBackend, NetDevice, NetGuestOffloads, NetInfo, NetOffloads,
+    PartialChecksum, Segmentation, SegmentationKind,
+};
 pub use trace::{NullTrace, Trace, TraceEvent, TraceId, TraceKind};
 
 /// Guest time, in nanoseconds since the machine was created.
