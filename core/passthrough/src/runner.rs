@@ -113,6 +113,17 @@ pub unsafe trait CodeArena: Send + Sync {
     /// # Safety
     /// No thread executes the bytes that are overwritten.
     unsafe fn write(&self, offset: usize, code: &[u8]) -> Result<(), ArenaError>;
+    /// Changes 4 bytes in one store. Threads that run there meanwhile find the old bytes or the new
+    /// ones; this one finds the new ones for certain after [`CodeArena::serialize`].
+    ///
+    /// # Errors
+    /// [`ArenaError::OutOfRange`].
+    ///
+    /// # Safety
+    /// They don't lie in two words of 8 bytes, and are right as they were and as they become.
+    unsafe fn patch(&self, offset: usize, bytes: [u8; 4]) -> Result<(), ArenaError>;
+    /// From now on this thread runs what it wrote.
+    fn serialize(&self);
     /// Runs code with `state` in RDI.
     ///
     /// # Safety

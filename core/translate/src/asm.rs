@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 
 use crate::layout::RSP_AT;
+use crate::sites::{OP, Packed};
 
 /// Host register numbers, as ModRM has them (SDM vol. 2A §2.1.5, with REX §2.2.1).
 pub(crate) mod reg {
@@ -25,18 +26,22 @@ pub(crate) struct Mem {
 }
 
 impl Mem {
+    #[inline]
     pub(crate) fn base(base: u8, disp: i32) -> Self {
         Self { base: Some(base), index: None, disp }
     }
     /// A field of the state block, by its offset there.
+    #[inline]
     pub(crate) fn state(offset: usize) -> Self {
         Self::state_by(reg::RSP, offset)
     }
     /// The same by another register that holds what RSP holds in translated code.
+    #[inline]
     pub(crate) fn state_by(base: u8, offset: usize) -> Self {
         Self::base(base, (offset as i32).wrapping_sub(RSP_AT as i32))
     }
     /// A table in the state block, at an offset in a register.
+    #[inline]
     pub(crate) fn indexed(offset: usize, index: u8) -> Self {
         Self { index: Some((index, 0)), ..Self::state(offset) }
     }
@@ -58,37 +63,42 @@ pub(crate) enum Condition {
 #[must_use]
 pub(crate) struct Jump(pub(crate) usize);
 
-/// One instruction in the making.
-#[derive(Default)]
-struct Piece {
-    bytes: [u8; 16],
-    len: usize,
+/// The bytes of an instruction up to its displacement: at most 8, the first one lowest. In one
+/// register, because bytes that are stored one by one and loaded together stall the processor.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Piece {
+    bytes: u64,
+    len: u32,
 }
 
 impl Piece {
+    #[inline]
+    pub(crate) fn bits(self) -> u64 {
+        self.bytes
+    }
+    #[inline]
+    pub(crate) fn len(self) -> u32 {
+        self.len
+    }
+    #[inline]
     fn byte(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-            self.len = self.len.wrapping_add(1);
-        }
+        self.bytes |= u64::from(byte).wrapping_shl(self.len.wrapping_mul(8));
+        self.len = self.len.wrapping_add(1);
     }
-    fn disp32(&mut self, disp: i32) {
-        disp.to_le_bytes().into_iter().for_each(|byte| self.byte(byte));
-    }
-    fn mod_rm(&mut self, register: u8, mem: Mem) {
+    /// ModRM and SIB; gives the displacement and its length.
+    #[inline]
+    pub(crate) fn mod_rm(&mut self, register: u8, mem: Mem) -> (i32, usize) {
         let reg = (register & 7) << 3;
         let Some(base) = mem.base else {
             let sib = mem.index.map_or(0x20, |(index, shift)| shift << 6 | (index & 7) << 3);
             self.byte(0x04 | reg);
             self.byte(sib | 5);
-            self.disp32(mem.disp);
-            return;
+            return (mem.disp, 4);
         };
-        let short = i8::try_from(mem.disp).ok();
-        let mode = match (mem.disp, short) {
-            (0, _) if base & 7 != 5 => 0,
-            (_, Some(_)) => 0x40,
-            (_, None) => 0x80,
+        let (mode, len) = match (mem.disp, i8::try_from(mem.disp)) {
+            (0, _) if base & 7 != 5 => (0, 0),
+            (_, Ok(_)) => (0x40, 1),
+            (_, Err(_)) => (0x80, 4),
         };
         let sib = match mem.index {
             Some((index, shift)) => Some(shift << 6 | (index & 7) << 3 | base & 7),
@@ -98,11 +108,7 @@ impl Piece {
         if let Some(sib) = sib {
             self.byte(sib);
         }
-        match (mode, short) {
-            (0x40, Some(short)) => self.byte(short as u8),
-            (0x80, _) => self.disp32(mem.disp),
-            _ => {}
-        }
+        (mem.disp, len)
     }
 }
 
@@ -113,20 +119,31 @@ pub(crate) struct Asm {
 }
 
 impl Asm {
+    #[inline]
     pub(crate) fn here(&self) -> usize {
         self.code.len()
     }
+    #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.code.extend_from_slice(bytes);
     }
+    #[inline]
     fn byte(&mut self, byte: u8) {
         self.code.push(byte);
     }
     /// The first `len` of these bytes: a copy whose length is known is much quicker.
+    #[inline]
     pub(crate) fn sequence<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
         let end = self.code.len().wrapping_add(len);
         self.code.extend_from_slice(bytes);
         self.code.truncate(end);
+    }
+    /// With zeros for the address of an instruction.
+    pub(crate) fn site(&mut self, packed: &Packed) {
+        self.sequence(&packed.bytes, packed.len);
+        if packed.has_op {
+            self.bytes(&[0; OP]);
+        }
     }
     fn imm32(&mut self, value: i32) {
         self.bytes(&value.to_le_bytes());
@@ -142,11 +159,19 @@ impl Asm {
             piece.byte(0x40 | rex);
         }
         opcode.iter().for_each(|byte| piece.byte(*byte));
-        piece.mod_rm(register, mem);
-        self.sequence(&piece.bytes, piece.len);
+        let (disp, len) = piece.mod_rm(register, mem);
+        self.piece(piece);
+        if len != 0 {
+            self.sequence(&disp.to_le_bytes(), len);
+        }
+    }
+    #[inline]
+    fn piece(&mut self, piece: Piece) {
+        self.sequence(&piece.bytes.to_le_bytes(), piece.len as usize);
     }
 
     /// An instruction with two registers, `rm` the one of the ModRM byte's last field.
+    #[inline]
     pub(crate) fn op_reg(&mut self, wide: bool, opcode: &[u8], register: u8, rm: u8) {
         let rex = u8::from(wide) << 3 | (register >> 3) << 2 | rm >> 3;
         let mut piece = Piece::default();
@@ -155,18 +180,22 @@ impl Asm {
         }
         opcode.iter().for_each(|byte| piece.byte(*byte));
         piece.byte(0xC0 | (register & 7) << 3 | rm & 7);
-        self.sequence(&piece.bytes, piece.len);
+        self.piece(piece);
     }
 
+    #[inline]
     pub(crate) fn load(&mut self, register: u8, mem: Mem) {
         self.op_mem(true, &[0x8B], register, mem);
     }
+    #[inline]
     pub(crate) fn store(&mut self, mem: Mem, register: u8) {
         self.op_mem(true, &[0x89], register, mem);
     }
+    #[inline]
     pub(crate) fn lea(&mut self, wide: bool, register: u8, mem: Mem) {
         self.op_mem(wide, &[0x8D], register, mem);
     }
+    #[inline]
     pub(crate) fn mov(&mut self, to: u8, from: u8) {
         self.op_reg(true, &[0x89], from, to);
     }

@@ -280,9 +280,9 @@ impl Cache {
     }
     fn bind(&self, at: u32, target: u32) {
         let displacement = target.wrapping_sub(at).wrapping_sub(4);
-        // SAFETY: the four bytes are the displacement of a jump, within one word of 8 bytes, so that
-        // who runs there meanwhile finds the old one or the new one, and both are right.
-        let written = unsafe { self.arena.write(at as usize, &displacement.to_le_bytes()) };
+        // SAFETY: the four bytes are the displacement of a jump, within one word of 8 bytes, and who
+        // runs there meanwhile goes to the old target or the new one, which are both right.
+        let written = unsafe { self.arena.patch(at as usize, displacement.to_le_bytes()) };
         debug_assert!(written.is_ok());
     }
 
@@ -314,6 +314,8 @@ impl Cache {
             self.made.invalidated = self.made.invalidated.wrapping_add(1);
             dropped(key, self.slots_of(key));
         }
+        // The bytes that they were made from have changed: no jump may lead to them any more.
+        self.arena.serialize();
     }
     fn slots_of(&self, key: Key) -> [Option<u32>; 2] {
         let Key { rip, mode, .. } = key;

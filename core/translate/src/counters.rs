@@ -33,8 +33,6 @@ pub(crate) struct Counters {
     pub(crate) indirect: u64,
     /// Host exceptions in translated code.
     pub(crate) host_faults: u64,
-    /// Blocks that were not used because of a violation.
-    pub(crate) refused_by_verifier: u64,
     /// Instructions that the interpreter did out of translated code, by name.
     fallbacks: HashMap<Code, u64>,
 }
@@ -68,7 +66,6 @@ impl Counters {
         add("slot_misses", self.slots);
         add("indirect_misses", self.indirect);
         add("host_exceptions", self.host_faults);
-        add("refused_by_verifier", self.refused_by_verifier);
         for (code, count) in &self.fallbacks {
             add(&format!("interpreted_{code:?}").to_lowercase(), *count);
         }

@@ -26,7 +26,7 @@ use crate::mode::linear;
 use crate::verify::Block;
 
 /// Bytes of an instruction at most (SDM vol. 2A §2.3.11).
-const LONGEST: u64 = 15;
+pub(crate) const LONGEST: u64 = 15;
 
 /// Whether an instruction at `rip` may have bytes in the page at `va`.
 pub(crate) fn touches(rip: u64, va: u64) -> bool {
@@ -121,7 +121,8 @@ impl Translated {
         if instruction.is_invalid() || !crosses || !inside {
             return None;
         }
-        let guest = self.maker.guest(cpu, key.mode, &instruction);
+        let mut guest = Guest { instruction, ..Guest::default() };
+        self.maker.look_at(cpu, key.mode, &mut guest);
         (guest.kind != Kind::Interpreted).then_some(guest)
     }
 
@@ -146,15 +147,7 @@ impl Translated {
         if cache.is_full() || known || translated.instructions == 0 {
             return;
         }
-        let block = Block {
-            code: &translated.code,
-            at: source.at,
-            host_entry: translated.host_entry,
-            rip: key.rip,
-            stubs: self.shared.stubs,
-            slots: &cache.slots,
-            mode: key.mode,
-        };
+        let block = Block::of(&translated, source.at, key, self.shared.stubs, &cache.slots);
         if self.maker.approves(&block) {
             let ops = self.maker.ops(cpu, &translated);
             let _: Option<()> = cache.add_crossing(key, pages, &mut translated, ops);
@@ -165,15 +158,7 @@ impl Translated {
         let mut cache = self.shared.cache();
         let at = cache.next();
         let Some(mut translated) = signpost(key, &mut cache.slots) else { return };
-        let block = Block {
-            code: &translated.code,
-            at,
-            host_entry: translated.host_entry,
-            rip: key.rip,
-            stubs: self.shared.stubs,
-            slots: &cache.slots,
-            mode: key.mode,
-        };
+        let block = Block::of(&translated, at, key, self.shared.stubs, &cache.slots);
         if !cache.is_full() && self.maker.approves(&block) {
             let _: Option<()> = cache.add_signpost(key, version, &mut translated);
         }

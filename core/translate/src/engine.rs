@@ -721,6 +721,7 @@ impl Accelerator for Translated {
         let made = if self.index == 0 { Some(self.shared.cache().made) } else { None };
         let mut counts = self.counters.named(made);
         let compared = self.shadow.iter().flat_map(|shadow| shadow.counts());
+        counts.push(("refused_by_verifier".to_owned(), self.maker.refused));
         counts.extend(compared.map(|(name, count)| (name.to_owned(), count)));
         counts
     }

@@ -198,7 +198,8 @@ pub(crate) struct Access {
     pub(crate) write: bool,
 }
 
-/// A guest instruction with what is known of it.
+/// A guest instruction with what is known of it. It is made where it stays: copies of it take as
+/// long as decoding does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guest {
     pub(crate) instruction: Instruction,
@@ -219,10 +220,30 @@ pub(crate) struct Guest {
     pub(crate) vectors: bool,
 }
 
+impl Default for Guest {
+    /// An invalid one.
+    fn default() -> Self {
+        Self {
+            instruction: Instruction::default(),
+            kind: Kind::Interpreted,
+            access: None,
+            written_operands: 0,
+            writes_others: false,
+            flags_read: 0,
+            flags_written: 0,
+            changes_flags: false,
+            may_fault: true,
+            vectors: false,
+        }
+    }
+}
+
 /// Decides about instructions. What it found out about most it remembers: it follows from their
 /// code, whether they have a memory operand, and the size of the code that they are from.
 pub(crate) struct Analyst {
     factory: InstructionInfoFactory,
+    /// How many codes there are.
+    codes: usize,
     /// Number, from 1, among the known.
     numbers: Box<[u16]>,
     known: Vec<Known>,
@@ -265,43 +286,45 @@ fn is_common(guest: &Guest) -> bool {
 
 impl Analyst {
     pub(crate) fn new() -> Self {
-        let kinds = iced_x86::Code::values().len().saturating_mul(8);
+        let codes = iced_x86::Code::values().len();
         Self {
             factory: InstructionInfoFactory::new(),
-            numbers: alloc::vec![0; kinds].into_boxed_slice(),
+            codes,
+            numbers: alloc::vec![0; codes.saturating_mul(8)].into_boxed_slice(),
             known: Vec::new(),
         }
     }
 
+    /// Fills in what is known of the instruction in `guest`.
     #[inline]
-    pub(crate) fn look_at(&mut self, instruction: &Instruction) -> Guest {
+    pub(crate) fn look_at(&mut self, guest: &mut Guest) {
+        let instruction = &guest.instruction;
         let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
         let size = instruction.code_size() as usize & 3;
-        let place = instruction.code() as usize * 8 + usize::from(memory) * 4 + size;
+        // What is in use together lies together.
+        let form = size * 2 + usize::from(memory);
+        let place = form.wrapping_mul(self.codes).wrapping_add(instruction.code() as usize);
         let number = self.numbers.get(place).copied().unwrap_or(0);
         if let Some(known) = usize::from(number).checked_sub(1).and_then(|n| self.known.get(n)) {
-            let target = || instruction.near_branch_target();
             let flags = known.flags.unwrap_or_else(|| Flags::of(instruction));
-            return Guest {
-                instruction: *instruction,
-                kind: match known.kind {
-                    Kind::Branch(_) => Kind::Branch(target()),
-                    Kind::Jump(_) => Kind::Jump(target()),
-                    Kind::Call(_) => Kind::Call(target()),
-                    kind => kind,
-                },
-                access: known.access,
-                written_operands: known.written_operands,
-                writes_others: known.writes_others,
-                flags_read: flags.read,
-                flags_written: flags.written,
-                changes_flags: flags.changed,
-                may_fault: known.may_fault,
-                vectors: known.vectors,
-            };
+            let target = instruction.near_branch_target();
+            guest.kind = known.kind;
+            if let Kind::Branch(known) | Kind::Jump(known) | Kind::Call(known) = &mut guest.kind {
+                *known = target;
+            }
+            guest.access = known.access;
+            guest.written_operands = known.written_operands;
+            guest.writes_others = known.writes_others;
+            guest.flags_read = flags.read;
+            guest.flags_written = flags.written;
+            guest.changes_flags = flags.changed;
+            guest.may_fault = known.may_fault;
+            guest.vectors = known.vectors;
+            return;
         }
-        let guest = self.look_closely(instruction);
-        if is_common(&guest)
+        *guest = self.look_closely(&guest.instruction);
+        let instruction = &guest.instruction;
+        if is_common(guest)
             && let Some(place) = self.numbers.get_mut(place)
         {
             self.known.push(Known {
@@ -315,7 +338,6 @@ impl Analyst {
             });
             *place = self.known.len() as u16;
         }
-        guest
     }
 
     fn look_closely(&mut self, instruction: &Instruction) -> Guest {

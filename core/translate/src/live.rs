@@ -14,8 +14,15 @@ pub(crate) struct Page<'a> {
     pub(crate) bytes: &'a [u8],
     /// RIP of the page's first byte.
     pub(crate) rip: u64,
-    /// Code size: 64, 32 or 16.
-    pub(crate) bits: u32,
+}
+
+impl Page<'_> {
+    /// Lets a decoder of the page's bytes go on at `rip`; false if that is not in the page.
+    pub(crate) fn go_to(&self, decoder: &mut Decoder<'_>, rip: u64) -> bool {
+        let offset = rip.wrapping_sub(self.rip);
+        decoder.set_ip(rip);
+        offset < self.bytes.len() as u64 && decoder.set_position(offset as usize).is_ok()
+    }
 }
 
 /// What was found, and which part of the page it was found in.
@@ -29,16 +36,9 @@ pub(crate) struct Liveness {
     pub(crate) looked_at: (u64, u64),
 }
 
-/// Looks at a run of instructions, and says in `found` what it found. `strict`: flags are read by whatever handles a fault.
-pub(crate) fn find(
-    found: &mut Liveness,
-    analyst: &mut Analyst,
-    guests: &[Guest],
-    page: &Page<'_>,
-    options: u32,
-    strict: bool,
-) {
-    let mut ahead = Ahead { analyst, page, options, first: 4096, end: 0, strict };
+/// Looks at a run of instructions, and says in `found` what it found.
+pub(crate) fn find(found: &mut Liveness, guests: &[Guest], mut ahead: Ahead<'_, '_>) {
+    let strict = ahead.strict;
     let next = guests.last().map_or(0, |guest| guest.instruction.next_ip());
     let Liveness { before, at_target, looked_at } = found;
     at_target.clear();
@@ -81,34 +81,45 @@ pub(crate) fn ends_block(kind: Kind) -> bool {
         )
 }
 
-struct Ahead<'a> {
+/// Looks ahead.
+pub(crate) struct Ahead<'a, 'b> {
     analyst: &'a mut Analyst,
-    page: &'a Page<'a>,
-    options: u32,
+    /// Of the page's bytes.
+    decoder: &'a mut Decoder<'b>,
+    page: &'a Page<'b>,
     first: u64,
     end: u64,
+    /// Flags are read by whatever handles a fault.
     strict: bool,
 }
 
-impl Ahead<'_> {
+impl<'a, 'b> Ahead<'a, 'b> {
+    pub(crate) fn new(
+        analyst: &'a mut Analyst,
+        decoder: &'a mut Decoder<'b>,
+        page: &'a Page<'b>,
+        strict: bool,
+    ) -> Self {
+        Self { analyst, decoder, page, first: 4096, end: 0, strict }
+    }
     /// Flags that are live at `rip`: all that can't be told.
     fn at(&mut self, rip: u64) -> u32 {
         let offset = rip.wrapping_sub(self.page.rip);
-        let Some(bytes) = self.page.bytes.get(offset as usize..).filter(|_| offset < 4096) else {
+        if !self.page.go_to(self.decoder, rip) {
             return ALL_FLAGS;
-        };
-        let mut decoder = Decoder::with_ip(self.page.bits, bytes, rip, self.options);
+        }
+        let mut guest = Guest::default();
         let mut pending = ALL_FLAGS;
         let mut read = 0;
         for _ in 0..AHEAD {
-            if !decoder.can_decode() {
+            if !self.decoder.can_decode() {
                 break;
             }
-            let instruction = decoder.decode();
-            if instruction.is_invalid() {
+            self.decoder.decode_out(&mut guest.instruction);
+            if guest.instruction.is_invalid() {
                 break;
             }
-            let guest = self.analyst.look_at(&instruction);
+            self.analyst.look_at(&mut guest);
             if self.strict && guest.may_fault {
                 break;
             }
@@ -126,7 +137,7 @@ impl Ahead<'_> {
                 }
             }
             self.first = self.first.min(offset);
-            self.end = self.end.max(offset.wrapping_add(decoder.position() as u64));
+            self.end = self.end.max(self.decoder.position() as u64);
             read |= guest.flags_read & pending;
             pending &= !guest.flags_written;
             if pending == 0 {

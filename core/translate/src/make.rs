@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use hashbrown::HashSet;
 use iced_x86::{Code, Decoder, Instruction};
@@ -15,7 +14,7 @@ use crate::cache::Key;
 use crate::emit::{self, Source, Translator};
 use crate::engine::Translated;
 use crate::guest::{Analyst, Guest, Kind};
-use crate::live::{self, Page};
+use crate::live::{self, Ahead, Page};
 use crate::mode::{Mode, linear};
 use crate::verify::{Block, Dump, Verifier};
 
@@ -48,6 +47,8 @@ pub(crate) struct Maker {
     /// Blocks are verified before they are used.
     pub(crate) verifies: bool,
     verifier: Verifier,
+    /// Blocks that it refused.
+    pub(crate) refused: u64,
 }
 
 impl Maker {
@@ -66,6 +67,7 @@ impl Maker {
             strict: false,
             verifies: cfg!(debug_assertions),
             verifier: Verifier::new(),
+            refused: 0,
         }
     }
 
@@ -94,42 +96,60 @@ impl Maker {
         let found = if self.verifies { self.verifier.verify(block) } else { Ok(()) };
         if let Err(violation) = &found {
             debug_assert!(false, "a translated block is refused: {}", Dump(block, violation));
+            self.refused = self.refused.wrapping_add(1);
         }
         found.is_ok()
     }
 
-    /// The run of instructions from RIP: up to one that ends it, which is its last.
-    fn decode(&mut self, cpu: &Cpu, rip: u64, mode: Mode, range: Range<usize>) -> Vec<Guest> {
-        let page = core::mem::take(&mut self.page);
-        let bytes = page.get(range).unwrap_or_default();
-        let mut decoder = Decoder::with_ip(mode.bits(), bytes, rip, decoder_options(cpu));
-        let mut guests = core::mem::take(&mut self.guests);
-        guests.clear();
-        while guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
-            let instruction = decoder.decode();
-            if instruction.is_invalid() {
+    /// Reads the run of instructions that begins at RIP, up to one that ends it, which is its last,
+    /// and looks at what is live in it. `page_len`: bytes of the page that are code.
+    fn read(&mut self, cpu: &Cpu, key: Key, page_len: usize) {
+        let offset = key.gpa & 0xFFF;
+        let page = Page {
+            bytes: self.page.get(..page_len).unwrap_or_default(),
+            rip: key.rip.wrapping_sub(offset),
+        };
+        let options = decoder_options(cpu);
+        let mut decoder = Decoder::with_ip(key.mode.bits(), page.bytes, page.rip, options);
+        page.go_to(&mut decoder, key.rip);
+        self.guests.clear();
+        while self.guests.len() < BLOCK_INSTRUCTIONS && decoder.can_decode() {
+            self.guests.push(Guest::default());
+            let Some(guest) = self.guests.last_mut() else { break };
+            decoder.decode_out(&mut guest.instruction);
+            if guest.instruction.is_invalid() {
+                self.guests.pop();
                 break; // or cut off by the page's end
             }
-            let guest = self.guest(cpu, mode, &instruction);
-            guests.push(guest);
+            self.analyst.look_at(guest);
+            limit(&mut self.shown, cpu, key.mode, guest);
             if live::ends_block(guest.kind) {
                 break;
             }
         }
-        self.page = page;
-        guests
+        let ahead = Ahead::new(&mut self.analyst, &mut decoder, &page, self.strict);
+        live::find(&mut self.found, &self.guests, ahead);
     }
-    /// What is to be done about an instruction in a mode.
-    #[inline]
-    pub(crate) fn guest(&mut self, cpu: &Cpu, mode: Mode, instruction: &Instruction) -> Guest {
-        let mut guest = self.analyst.look_at(instruction);
-        let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
-        let lacking = guest.vectors && guest.kind == Kind::Plain && !mode.runs_vectors(vex);
-        let refused = matches!(guest.kind, Kind::System(system) if !mode.takes(system));
-        if !is_shown(&mut self.shown, cpu, instruction) || refused || lacking {
-            guest.kind = Kind::Interpreted;
+    /// Decides what is to be done about the instruction in `guest`, in a mode.
+    pub(crate) fn look_at(&mut self, cpu: &Cpu, mode: Mode, guest: &mut Guest) {
+        self.analyst.look_at(guest);
+        limit(&mut self.shown, cpu, mode, guest);
+    }
+}
+
+/// Leaves to the interpreter what a mode doesn't allow, or the processor's model doesn't show.
+#[inline]
+fn limit(known: &mut [Option<bool>], cpu: &Cpu, mode: Mode, guest: &mut Guest) {
+    let refused = match guest.kind {
+        Kind::Plain if guest.vectors => {
+            let vex = guest.instruction.encoding() == iced_x86::EncodingKind::VEX;
+            !mode.runs_vectors(vex)
         }
-        guest
+        Kind::System(system) => !mode.takes(system),
+        _ => false,
+    };
+    if refused || !is_shown(known, cpu, &guest.instruction) {
+        guest.kind = Kind::Interpreted;
     }
 }
 
@@ -166,17 +186,14 @@ impl Translated {
                 }
                 self.maker.page_of = Some(gpa_page);
             }
-            let guests = self.maker.decode(cpu, key.rip, key.mode, offset as usize..page_len);
-            let Some(last) = guests.last() else { return self.make_crossing(cpu, key) };
+            self.maker.read(cpu, key, page_len);
+            let Some(last) = self.maker.guests.last() else {
+                return self.make_crossing(cpu, key);
+            };
             let len = last.instruction.next_ip().wrapping_sub(key.rip);
-            let maker = &mut self.maker;
-            let bytes = maker.page.get(..page_len).unwrap_or_default();
-            let page = Page { bytes, rip: page_rip, bits: key.mode.bits() };
-            let options = decoder_options(cpu);
-            let mut found = core::mem::take(&mut maker.found);
-            live::find(&mut found, &mut maker.analyst, &guests, &page, options, maker.strict);
-            let first = found.looked_at.0.min(offset);
-            let end = found.looked_at.1.max(offset.wrapping_add(len)).min(4096);
+            let (first, end) = self.maker.found.looked_at;
+            let first = first.min(offset);
+            let end = end.max(offset.wrapping_add(len)).min(4096);
             let Some(exec) = cpu.tlb.exec(class, va) else { return };
             let mark = exec.state.mark_code(first, end.wrapping_sub(1));
             if mark.new_page {
@@ -197,28 +214,19 @@ impl Translated {
             if made.is_some_and(|version| version != mark.version) {
                 self.drop_page(gpa_page);
             }
-            let page = core::mem::take(&mut self.maker.page);
-            let bytes = page.get(offset as usize..).unwrap_or_default();
-            self.add(cpu, key, mark.version, (&guests, bytes), &found);
-            self.maker.page = page;
-            (self.maker.guests, self.maker.found) = (guests, found);
+            self.add(cpu, key, mark.version);
             return;
         }
     }
 
-    fn add(
-        &mut self,
-        cpu: &Cpu,
-        key: Key,
-        version: u32,
-        (guests, bytes): (&[Guest], &[u8]),
-        found: &live::Liveness,
-    ) {
+    /// Makes a block of what was read.
+    fn add(&mut self, cpu: &Cpu, key: Key, version: u32) {
         let mut cache = self.shared.cache();
         let at = cache.next();
+        let Maker { translator, guests, found, page, .. } = &mut self.maker;
         let source = Source {
             guests,
-            bytes,
+            bytes: page.get(key.gpa as usize & 0xFFF..).unwrap_or_default(),
             live: &found.before,
             live_at_target: &found.at_target,
             mode: key.mode,
@@ -226,21 +234,12 @@ impl Translated {
             at,
             stubs: self.shared.stubs,
         };
-        let mut translated = self.maker.translator.translate(&source, &mut cache.slots);
+        let mut translated = translator.translate(&source, &mut cache.slots);
         if cache.is_full() || cache.find(key).is_some() {
             return; // another processor was faster
         }
-        let block = Block {
-            code: &translated.code,
-            at,
-            host_entry: translated.host_entry,
-            rip: key.rip,
-            stubs: self.shared.stubs,
-            slots: &cache.slots,
-            mode: key.mode,
-        };
+        let block = Block::of(&translated, at, key, self.shared.stubs, &cache.slots);
         if !self.maker.approves(&block) {
-            self.counters.refused_by_verifier = self.counters.refused_by_verifier.wrapping_add(1);
             return; // the interpreter does it
         }
         let ops = self.maker.ops(cpu, &translated);

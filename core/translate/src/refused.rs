@@ -10,11 +10,10 @@ use kasane_interp::cpu::Cpu;
 use kasane_memory::GuestMemory;
 
 use crate::cache::Key;
+use crate::crossing::LONGEST;
 use crate::sites::OpAt;
 
 const ENTRIES: usize = 256;
-/// Longest instruction.
-const LONGEST: u64 = 15;
 
 struct Entry {
     key: Key,

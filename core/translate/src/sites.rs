@@ -122,23 +122,27 @@ pub(crate) struct Origin {
     pub(crate) rip: u64,
 }
 
-/// A packed site.
+/// A packed site: the first `len` of `bytes`, and behind them room for the address of an
+/// instruction, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Packed {
-    bytes: [u8; LONGEST],
-    len: usize,
+    pub(crate) bytes: [u8; 16],
+    pub(crate) len: usize,
+    pub(crate) has_op: bool,
 }
 
-impl Packed {
-    fn push(&mut self, bytes: &[u8]) {
-        let end = self.len.saturating_add(bytes.len());
-        if let Some(place) = self.bytes.get_mut(self.len..end) {
-            place.copy_from_slice(bytes);
-            self.len = end;
-        }
-    }
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+/// A site in the making, in registers: see [`crate::asm`].
+#[derive(Default)]
+struct Packing {
+    bits: u128,
+    len: u32,
+}
+
+impl Packing {
+    #[inline]
+    fn push(&mut self, value: u64, bytes: u32) {
+        self.bits |= u128::from(value).wrapping_shl(self.len.wrapping_mul(8));
+        self.len = self.len.wrapping_add(bytes);
     }
 }
 
@@ -166,22 +170,20 @@ impl<O> Site<O> {
     /// the instruction is left out: zero.
     pub(crate) fn pack(&self, origin: Origin, at: u32) -> Packed {
         let (kind, rip, place) = self.parts();
-        let mut packed = Packed { bytes: [0; LONGEST], len: 0 };
-        let within = |offset: u32| (offset.wrapping_sub(origin.entry) as u16).to_le_bytes();
+        let mut packing = Packing::default();
+        let within = |offset: u32| u64::from(offset.wrapping_sub(origin.entry) as u16);
         let near = i16::try_from(rip.wrapping_sub(origin.rip) as i64).ok();
-        packed.push(&[if near.is_some() { kind } else { kind | FAR }]);
-        packed.push(&within(at));
+        packing.push(u64::from(if near.is_some() { kind } else { kind | FAR }), 1);
+        packing.push(within(at), 2);
         match near {
-            Some(near) => packed.push(&near.to_le_bytes()),
-            None => packed.push(&rip.to_le_bytes()),
+            Some(near) => packing.push(u64::from(near as u16), 2),
+            None => packing.push(rip, 8),
         }
         if let Some(place) = place {
-            packed.push(&within(place));
+            packing.push(within(place), 2);
         }
-        if kind == INTERPRET {
-            packed.push(&[0; OP]);
-        }
-        packed
+        let (bytes, len) = (packing.bits.to_le_bytes(), packing.len as usize);
+        Packed { bytes, len, has_op: kind == INTERPRET }
     }
 }
 
@@ -264,6 +266,12 @@ mod tests {
 
     const ORIGIN: Origin = Origin { entry: 0x1000, rip: 0xFFFF_FFFF_8100_0000 };
 
+    fn bytes(packed: Packed) -> alloc::vec::Vec<u8> {
+        let mut asm = crate::asm::Asm::default();
+        asm.site(&packed);
+        asm.code
+    }
+
     #[test]
     fn what_is_packed_is_unpacked_again() {
         let rips = [0, -1, 1, 0x7FFF, -0x8000, 0x8000, i64::MIN, i64::MAX];
@@ -279,18 +287,18 @@ mod tests {
                 Site::Go { rip },
             ];
             for site in sites {
-                let packed = site.pack(ORIGIN, 0x1FFF);
-                let longer = [packed.bytes(), &[0xCC]].concat();
+                let packed = bytes(site.pack(ORIGIN, 0x1FFF));
+                let longer = [&packed[..], &[0xCC]].concat();
                 assert_eq!(from_entry(&longer), Some(0xFFF));
-                assert_eq!(unpack(&longer, ORIGIN, |op| op), Some((site, packed.bytes().len())));
+                assert_eq!(unpack(&longer, ORIGIN, |op| op), Some((site, packed.len())));
             }
         }
     }
 
     #[test]
     fn half_a_site_is_none() {
-        let packed = Site::<u64>::Link { rip: 0, patch: 0x1000 }.pack(ORIGIN, 0x1000);
-        let (last, head) = packed.bytes().split_last().unwrap();
+        let packed = bytes(Site::<u64>::Link { rip: 0, patch: 0x1000 }.pack(ORIGIN, 0x1000));
+        let (last, head) = packed.split_last().unwrap();
         assert_eq!((unpack(head, ORIGIN, |op| op), *last), (None, 0));
         assert_eq!(unpack(&[0x7F; 24], ORIGIN, |op| op), None);
     }

@@ -60,8 +60,9 @@ impl Emitter<'_> {
         let call = self.asm.call();
         self.asm.bind_to(call, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
         let packed = site.pack(self.origin(), self.here());
-        self.asm.bytes(packed.bytes());
-        self.site_bytes = self.site_bytes.wrapping_add(packed.bytes().len());
+        let begin = self.asm.here();
+        self.asm.site(&packed);
+        self.site_bytes = self.site_bytes.wrapping_add(self.asm.here().wrapping_sub(begin));
         if let Site::Interpret { op, .. } = site {
             self.ops.push((self.asm.here().wrapping_sub(OP), op));
         }

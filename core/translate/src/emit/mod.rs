@@ -7,6 +7,7 @@
 //! | `flow` | jumps, calls, returns, polls, the ways out |
 //! | `held` | what is still known of the last check |
 //! | `plain` | the guest's own instruction with its operands renamed |
+//! | `own` | the same made of its own bytes, where only the memory operand changes |
 //! | `stack` | pushes, pops, frames, return addresses |
 //! | `registers` | selectors, bases, control registers, the TSC |
 //! | `strings` | string instructions |
@@ -18,6 +19,7 @@ mod flow;
 mod held;
 mod memory;
 mod names;
+mod own;
 mod plain;
 mod registers;
 mod stack;
@@ -271,9 +273,11 @@ impl Emitter<'_> {
         self.flags = mark.flags;
     }
     /// The arena offset of the next instruction.
+    #[inline]
     fn here(&self) -> u32 {
         self.source.at.wrapping_add(self.asm.here() as u32)
     }
+    #[inline]
     fn live(&self, index: usize) -> u32 {
         self.source.live.get(index).copied().unwrap_or(ALL_FLAGS)
     }

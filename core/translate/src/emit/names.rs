@@ -8,17 +8,39 @@ use crate::asm::{Mem, reg};
 use crate::guest::Guest;
 
 /// A guest register that lives in the state block.
+#[inline]
 pub(super) fn is_homed(guest: u8) -> bool {
     matches!(guest, 9..=11 | 15)
 }
 
 /// The host register of a guest register that has one.
+#[inline]
 pub(super) fn host_of(guest: u8) -> u8 {
     if guest == reg::RSP { reg::R15 } else { guest }
 }
 
+/// The number of the general register that this is, or is a part of; of another register its own.
+#[inline]
 pub(super) fn number(register: Register) -> u8 {
-    (register.full_register().number() & 15) as u8
+    const AX: u32 = Register::AX as u32;
+    const SPL: u32 = Register::SPL as u32;
+    const AL: u32 = Register::AL as u32;
+    // In iced's numbering 8 low and high bytes come first, then the other bytes from SPL on, and
+    // then 16 registers of each width.
+    let place = register as u32;
+    let number = match place {
+        AX.. => {
+            return if place <= Register::R15 as u32 {
+                (place.wrapping_sub(AX) & 15) as u8
+            } else {
+                (register.full_register().number() & 15) as u8
+            };
+        }
+        SPL.. => place.wrapping_sub(SPL).wrapping_add(4),
+        AL.. => place.wrapping_sub(AL) & 3,
+        0 => 0,
+    };
+    number as u8
 }
 
 /// The registers in the state block that an instruction has as operands.
@@ -26,6 +48,8 @@ pub(super) struct Homed {
     /// Guest register and the scratch register that stands for it.
     places: [(u8, u8); 4],
     pub(super) count: usize,
+    /// RSP is an operand, which has another host register.
+    has_rsp: bool,
     /// Bit n: guest register n is written.
     written: u16,
 }
@@ -33,14 +57,22 @@ pub(super) struct Homed {
 impl Homed {
     pub(super) fn of(guest: &Guest) -> Self {
         let instruction = &guest.instruction;
-        let mut homed = Self { places: [(0, 0); 4], count: 0, written: 0 };
-        for n in 0..instruction.op_count().min(8) {
-            let register = instruction.op_register(n);
-            if instruction.op_kind(n) != OpKind::Register || !register.is_gpr() {
+        let mut homed = Self { places: [(0, 0); 4], count: 0, has_rsp: false, written: 0 };
+        // Behind the fourth operand there are only constants.
+        let operands = [
+            (instruction.op0_kind(), instruction.op0_register()),
+            (instruction.op1_kind(), instruction.op1_register()),
+            (instruction.op2_kind(), instruction.op2_register()),
+            (instruction.op3_kind(), instruction.op3_register()),
+        ];
+        let count = instruction.op_count() as usize;
+        for (n, (kind, register)) in operands.into_iter().take(count).enumerate() {
+            if kind != OpKind::Register || !register.is_gpr() {
                 continue;
             }
             let guest_register = number(register);
             if !is_homed(guest_register) {
+                homed.has_rsp |= guest_register == reg::RSP;
                 continue;
             }
             if guest.written_operands >> n & 1 != 0 {
@@ -54,18 +86,24 @@ impl Homed {
         }
         homed
     }
+    /// Whether all registers stay what they are.
+    pub(super) fn renames_nothing(&self) -> bool {
+        self.count == 0 && !self.has_rsp
+    }
     pub(super) fn assign(&mut self, free: &[u8]) -> Result<(), NotEncodable> {
         for (n, place) in self.places.iter_mut().take(self.count).enumerate() {
             place.1 = *free.get(n).ok_or(NotEncodable)?;
         }
         Ok(())
     }
+    #[inline]
     pub(super) fn places(&self) -> impl Iterator<Item = (u8, u8)> + use<> {
         self.places.into_iter().take(self.count)
     }
     pub(super) fn is_written(&self, guest_register: u8) -> bool {
         self.written >> guest_register & 1 != 0
     }
+    #[inline]
     pub(super) fn host(&self, guest_register: u8) -> u8 {
         self.places()
             .find(|(known, _)| *known == guest_register)
@@ -110,5 +148,18 @@ pub(super) fn with_number(register: Register, host: u8) -> Register {
             4..=7 => SPL + host_u32.wrapping_sub(4),
             _ => R8L + host_u32.wrapping_sub(8),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_full_registers() {
+        for register in Register::values() {
+            let expected = (register.full_register().number() & 15) as u8;
+            assert_eq!(number(register), expected, "{register:?}");
+        }
     }
 }

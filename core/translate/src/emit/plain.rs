@@ -5,6 +5,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use super::flags::Flags;
 use super::memory::{Reach, address_size};
 use super::names::{Homed, host_of, is_homed, number, rename_memory, rename_registers};
+use super::own::{has_plain_prefixes, with_memory};
 use super::{Emitter, FaultPoint, NotEncodable};
 use crate::asm::{Mem, reg};
 use crate::guest::Guest;
@@ -89,8 +90,8 @@ impl Emitter<'_> {
     /// The guest's own instruction with its operands renamed.
     pub(super) fn plain(&mut self, index: usize, guest: &Guest) -> Result<(), NotEncodable> {
         let mut homed = Homed::of(guest);
-        let mut renamed = guest.instruction;
         let mut free: &[u8] = &[reg::R11, reg::R10, reg::R9];
+        let mut reached = None;
         let high = high_byte(&guest.instruction).filter(|_| guest.access.is_some());
         if guest.access.is_some() {
             // Not by its base, which may be the register whose bytes are exchanged.
@@ -103,14 +104,18 @@ impl Emitter<'_> {
                 }
             };
             free = reach.free();
-            rename_memory(&mut renamed, reach);
+            reached = Some(reach);
         }
         let kept = self.live(index.wrapping_add(1)) & !guest.flags_written;
         if guest.flags_read != 0 || guest.changes_flags && kept != 0 {
             self.need_host_flags(); // by way of R11, which nobody uses yet
         }
-        if homed.count == 0 && self.as_it_is(guest) {
+        if high.is_none() && homed.renames_nothing() && self.of_own_bytes(guest, reached) {
             return Ok(());
+        }
+        let mut renamed = guest.instruction;
+        if let Some(reach) = reached {
+            rename_memory(&mut renamed, reach);
         }
         homed.assign(free)?;
         for (guest_register, scratch) in homed.places() {
@@ -138,25 +143,27 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Copies an instruction of 64-bit code that needs no other registers; false if it does.
-    fn as_it_is(&mut self, guest: &Guest) -> bool {
-        let instruction = &guest.instruction;
-        let renamed = guest.access.is_some()
-            || self.source.mode.bits() != 64
-            || (0..instruction.op_count()).any(|n| {
-                let register = instruction.op_register(n);
-                instruction.op_kind(n) == OpKind::Register
-                    && register.is_gpr()
-                    && number(register) == reg::RSP
-            });
+    /// Makes an instruction of 64-bit code that needs no other registers of its own bytes; false
+    /// if that can't be done.
+    fn of_own_bytes(&mut self, guest: &Guest, reached: Option<Reach>) -> bool {
+        if self.source.mode.bits() != 64 {
+            return false;
+        }
+        let len = guest.instruction.len();
         let first = self.source.guests.first().map_or(0, |guest| guest.instruction.ip());
         let begin = self.rip.wrapping_sub(first) as usize;
         let code = self.source.bytes.get(begin..).and_then(|rest| rest.first_chunk::<16>());
-        let Some(code) = code.filter(|code| !renamed && has_plain_prefixes(code)) else {
-            return false;
+        let Some(code) = code else { return false };
+        let (bytes, len) = match reached {
+            None if has_plain_prefixes(code) => (*code, len),
+            None => return false,
+            Some(reach) => match with_memory(code, len, reach.mem()) {
+                Some(made) => (made.bytes(), made.len()),
+                None => return false,
+            },
         };
         self.fault_point(guest);
-        self.asm.sequence(code, instruction.len());
+        self.asm.sequence(&bytes, len);
         if guest.changes_flags {
             self.flags = Flags { host: true, saved: false };
         }
@@ -188,14 +195,6 @@ impl Emitter<'_> {
     fn exchange_bytes(&mut self, register: u8) {
         self.asm.op_reg(false, &[0x86], register | 4, register & 3);
     }
-}
-
-/// Whether no prefix stands in front that means something else, or nothing, in translated code: a
-/// segment's, or that for addresses of 32 bits.
-fn has_plain_prefixes(code: &[u8; 16]) -> bool {
-    let legacy = [0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x67, 0x66, 0xF0, 0xF2, 0xF3];
-    let mut prefixes = code.iter().take_while(|byte| legacy.contains(byte));
-    prefixes.all(|byte| matches!(byte, 0x66 | 0xF0 | 0xF2 | 0xF3))
 }
 
 /// The operand that is AH, CH, DH or BH, and the number of its register. No instruction with a REX

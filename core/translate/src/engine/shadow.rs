@@ -181,7 +181,7 @@ impl Translated {
             asm.bind_to(call, exit.wrapping_sub(i64::from(at_arena)));
             let origin = Origin { entry: at_arena, rip: STOP.rip };
             let site = Site::<u32>::Arrived.pack(origin, at_arena.wrapping_add(asm.here() as u32));
-            asm.bytes(site.bytes());
+            asm.site(&site);
             let mut block =
                 emit::Translated { code: asm.code, instructions: 1, ..emit::Translated::default() };
             cache.add(STOP, 0, &mut block, Box::default())?;

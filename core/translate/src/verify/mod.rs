@@ -92,6 +92,8 @@ use core::ops::Range;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpKind};
 
 use crate::asm::reg;
+use crate::cache::Key;
+use crate::emit::Translated;
 use crate::mode::Mode;
 use crate::sites::{CALL, Origin, Site, unpack};
 use crate::slots::Numbers;
@@ -124,7 +126,18 @@ pub(crate) struct Block<'a> {
     pub(crate) mode: Mode,
 }
 
-impl Block<'_> {
+impl<'a> Block<'a> {
+    /// A block as it was just made for `at`.
+    pub(crate) fn of(
+        translated: &'a Translated,
+        at: u32,
+        key: Key,
+        stubs: Stubs,
+        slots: &'a Numbers,
+    ) -> Self {
+        let Translated { code, host_entry, .. } = translated;
+        Self { code, at, host_entry: *host_entry, rip: key.rip, stubs, slots, mode: key.mode }
+    }
     /// Offsets in the arena.
     fn range(&self) -> Range<u32> {
         self.at..self.at.saturating_add(self.code.len() as u32)

@@ -13,11 +13,12 @@ use iced_x86::code_asm::CodeAssembler;
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction};
 
 use super::{Block, Decoded, Dump, Verifier, Why, sweep};
+use crate::asm::Asm;
 use crate::emit::{Source, Translator};
 use crate::guest::{Analyst, Guest, Kind, uses_vectors};
-use crate::live::{self, Page, ends_block};
+use crate::live::{self, Ahead, Page, ends_block};
 use crate::mode::Mode;
-use crate::sites::{Origin, Site};
+use crate::sites::{Origin, Packed, Site};
 use crate::slots::Numbers;
 use crate::stubs::{self, Stubs};
 
@@ -78,9 +79,12 @@ impl Made {
         let begin = RIP as usize & 0xFFF;
         page[begin..begin + guest_code.len()].copy_from_slice(guest_code);
         let guests = guests(&mut analyst, mode, &page[begin..]);
-        let whole = Page { bytes: &page, rip: RIP & !0xFFF, bits: mode.bits() };
+        let whole = Page { bytes: &page, rip: RIP & !0xFFF };
+        let options = DecoderOptions::NONE;
+        let mut decoder = Decoder::with_ip(mode.bits(), &page, whole.rip, options);
+        let ahead = Ahead::new(&mut analyst, &mut decoder, &whole, true);
         let mut live = live::Liveness::default();
-        live::find(&mut live, &mut analyst, &guests, &whole, DecoderOptions::NONE, true);
+        live::find(&mut live, &guests, ahead);
         let stubs = stubs::emit().1;
         let source = Source {
             guests: &guests,
@@ -104,7 +108,7 @@ impl Made {
         let next = AT + self.code.len() as u32 + 4;
         self.code.extend(self.stubs.exit.wrapping_sub(next).to_le_bytes());
         let packed = site.pack(ORIGIN, next);
-        self.code.extend(packed.bytes());
+        self.code.extend(bytes_of(&packed));
     }
 
     fn block(&self) -> Block<'_> {
@@ -137,7 +141,8 @@ impl Made {
             let at = instruction.next_ip() as u32;
             let packed = site.pack(ORIGIN, at);
             let begin = (at - AT) as usize;
-            self.code[begin..][..packed.bytes().len()].copy_from_slice(packed.bytes());
+            let packed = bytes_of(&packed);
+            self.code[begin..][..packed.len()].copy_from_slice(&packed);
         }
     }
     /// Changes the first instruction that is wanted.
@@ -172,7 +177,8 @@ fn guests(analyst: &mut Analyst, mode: Mode, bytes: &[u8]) -> Vec<Guest> {
     let decoder = Decoder::with_ip(mode.bits(), bytes, RIP, DecoderOptions::NONE);
     let mut guests = Vec::new();
     for instruction in decoder {
-        let mut guest = analyst.look_at(&instruction);
+        let mut guest = Guest { instruction, ..Guest::default() };
+        analyst.look_at(&mut guest);
         let vex = instruction.encoding() == iced_x86::EncodingKind::VEX;
         let lacking = uses_vectors(&instruction) && !mode.runs_vectors(vex);
         let refused = matches!(guest.kind, Kind::System(system) if !mode.takes(system));
@@ -185,4 +191,10 @@ fn guests(analyst: &mut Analyst, mode: Mode, bytes: &[u8]) -> Vec<Guest> {
         }
     }
     guests
+}
+
+fn bytes_of(packed: &Packed) -> Vec<u8> {
+    let mut asm = Asm::default();
+    asm.site(packed);
+    asm.code
 }
