@@ -113,6 +113,8 @@ pub unsafe trait CodeArena: Send + Sync {
     /// # Safety
     /// No thread executes the bytes that are overwritten.
     unsafe fn write(&self, offset: usize, code: &[u8]) -> Result<(), ArenaError>;
+    /// Code will soon be written from `offset` on. A hint.
+    fn prepare(&self, _offset: usize) {}
     /// Changes 4 bytes in one store. Threads that run there meanwhile find the old bytes or the new
     /// ones; this one finds the new ones for certain after [`CodeArena::serialize`].
     ///

@@ -73,15 +73,11 @@ pub(crate) struct Piece {
 
 impl Piece {
     #[inline]
-    pub(crate) fn bits(self) -> u64 {
-        self.bytes
-    }
-    #[inline]
     pub(crate) fn len(self) -> u32 {
         self.len
     }
     #[inline]
-    fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         self.bytes |= u64::from(byte).wrapping_shl(self.len.wrapping_mul(8));
         self.len = self.len.wrapping_add(1);
     }
@@ -138,6 +134,12 @@ impl Asm {
         self.code.extend_from_slice(bytes);
         self.code.truncate(end);
     }
+    /// `CALL` with its displacement, and a site behind it.
+    pub(crate) fn call_with_site(&mut self, displacement: u32, packed: &Packed) {
+        let call = u64::from(displacement) << 8 | 0xE8;
+        self.sequence(&call.to_le_bytes(), 5);
+        self.site(packed);
+    }
     /// With zeros for the address of an instruction.
     pub(crate) fn site(&mut self, packed: &Packed) {
         self.sequence(&packed.bytes, packed.len);
@@ -150,15 +152,23 @@ impl Asm {
     }
 
     /// An instruction with a register and a memory operand.
+    #[inline]
     pub(crate) fn op_mem(&mut self, wide: bool, opcode: &[u8], register: u8, mem: Mem) {
+        let (bytes, len) = opcode
+            .iter()
+            .rev()
+            .fold((0, 0), |(bytes, len), byte| (bytes << 8 | u64::from(*byte), len + 1));
+        self.with_mem(wide, Piece { bytes, len }, register, mem);
+    }
+    fn with_mem(&mut self, wide: bool, opcode: Piece, register: u8, mem: Mem) {
         let index = mem.index.map_or(0, |(register, _)| register);
         let base = mem.base.unwrap_or(0);
         let rex = u8::from(wide) << 3 | (register >> 3) << 2 | (index >> 3) << 1 | base >> 3;
-        let mut piece = Piece::default();
+        let mut piece = opcode;
         if rex != 0 {
-            piece.byte(0x40 | rex);
+            piece.bytes = piece.bytes << 8 | u64::from(0x40 | rex);
+            piece.len = piece.len.wrapping_add(1);
         }
-        opcode.iter().for_each(|byte| piece.byte(*byte));
         let (disp, len) = piece.mod_rm(register, mem);
         self.piece(piece);
         if len != 0 {
@@ -166,7 +176,7 @@ impl Asm {
         }
     }
     #[inline]
-    fn piece(&mut self, piece: Piece) {
+    pub(crate) fn piece(&mut self, piece: Piece) {
         self.sequence(&piece.bytes.to_le_bytes(), piece.len as usize);
     }
 

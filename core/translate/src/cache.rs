@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use kasane_interp::op::Op;
 use kasane_passthrough::CodeArena;
 
+use crate::blocks::Blocks;
 use crate::emit::{FaultPoint, Translated};
 use crate::mode::Mode;
 use crate::sites::{HEAD, OP, OpAt};
@@ -24,6 +25,7 @@ pub(crate) struct Key {
 }
 
 /// A block in the arena. Offsets are the arena's.
+#[derive(Clone, Copy)]
 pub(crate) struct Block {
     /// Entry with saved flags; the block's first byte.
     pub(crate) entry: u32,
@@ -38,6 +40,10 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    #[cfg(test)]
+    pub(crate) fn at(entry: u32) -> Self {
+        Self { entry, op: None, host_entry: entry, is_signpost: false, incoming: None }
+    }
     /// The entry for the saved flags, or the host's.
     pub(crate) fn entry_for(&self, saved: bool) -> u32 {
         if saved { self.entry } else { self.host_entry }
@@ -103,8 +109,6 @@ pub(crate) struct Made {
     pub(crate) instructions: u64,
     /// Guest bytes translated.
     pub(crate) guest_bytes: u64,
-    /// Nanoseconds that it took.
-    pub(crate) nanoseconds: u64,
     /// Host bytes made of them, sites and all.
     pub(crate) host_bytes: u64,
     /// Those of them that are sites.
@@ -124,7 +128,7 @@ pub(crate) struct Cache {
     start: u32,
     /// A block with its head.
     buffer: Vec<u8>,
-    blocks: HashMap<Key, Block>,
+    blocks: Blocks,
     /// In the order of their places, also those of dropped blocks, where somebody may still be.
     fault_points: Vec<SmallPoint>,
     pages: HashMap<u64, PageBlocks>,
@@ -138,6 +142,8 @@ pub(crate) struct Cache {
     pub(crate) made: Made,
 }
 
+/// Blocks made from a page, as a rule.
+const USUAL_BLOCKS: usize = 12;
 /// Room that a block may need.
 const BLOCK_MAX: usize = 64 << 10;
 
@@ -149,7 +155,7 @@ impl Cache {
             next: start,
             start,
             buffer: Vec::new(),
-            blocks: HashMap::new(),
+            blocks: Blocks::default(),
             fault_points: Vec::new(),
             pages: HashMap::new(),
             crossing: HashMap::new(),
@@ -160,7 +166,7 @@ impl Cache {
         }
     }
     pub(crate) fn find(&self, key: Key) -> Option<&Block> {
-        self.blocks.get(&key)
+        self.blocks.get(key)
     }
     /// Whether there is no room for another block.
     pub(crate) fn is_full(&self) -> bool {
@@ -169,6 +175,11 @@ impl Cache {
     /// Where the next block's entry will be.
     pub(crate) fn next(&self) -> u32 {
         self.next.wrapping_add(HEAD as u32)
+    }
+    /// A block will be added soon; false if there is no room.
+    pub(crate) fn prepare(&self) -> bool {
+        self.arena.prepare(self.next as usize);
+        !self.is_full()
     }
     /// Only while nobody runs in the arena.
     pub(crate) fn drop_all(&mut self) {
@@ -205,7 +216,7 @@ impl Cache {
         translated: &mut Translated,
     ) -> Option<()> {
         self.add(key, version, translated, Box::default())?;
-        self.blocks.get_mut(&key)?.is_signpost = true;
+        self.blocks.get_mut(key)?.is_signpost = true;
         Some(())
     }
     /// The same for such an instruction, with both pages and their versions.
@@ -227,6 +238,9 @@ impl Cache {
     }
     fn note_page(&mut self, page: u64, version: u32) -> &mut PageBlocks {
         let blocks = self.pages.entry(page).or_default();
+        if blocks.keys.capacity() == 0 {
+            blocks.keys.reserve(USUAL_BLOCKS);
+        }
         blocks.version = version;
         blocks
     }
@@ -272,7 +286,7 @@ impl Cache {
     /// Lets the jump at `patch` go to a block's entry for the host's flags, and no more to its way
     /// out.
     pub(crate) fn link(&mut self, patch: u32, way_out: u32, to: Key) {
-        let Some(block) = self.blocks.get_mut(&to) else { return };
+        let Some(block) = self.blocks.get_mut(to) else { return };
         self.links.push(Link { patch, way_out, before: block.incoming });
         block.incoming = NonZeroU32::new(self.links.len() as u32);
         let target = block.host_entry;
@@ -302,7 +316,7 @@ impl Cache {
             dropped(key, self.slots_of(key));
         }
         for key in blocks.keys {
-            let Some(block) = self.blocks.remove(&key) else { continue };
+            let Some(block) = self.blocks.remove(key) else { continue };
             let mut incoming = block.incoming;
             while let Some(link) = incoming.and_then(|n| self.links.get(n.get() as usize - 1)) {
                 self.bind(link.patch, link.way_out);

@@ -22,10 +22,29 @@ pub(crate) enum Reached {
     Otherwise,
 }
 
+/// Code that is the same everywhere.
 #[derive(Clone, Copy)]
-struct Check {
+pub(crate) struct Fixed {
     bytes: [u8; LONGEST],
     len: usize,
+}
+
+impl Fixed {
+    pub(crate) fn of(asm: &Asm) -> Self {
+        let mut bytes = [0; LONGEST];
+        for (to, from) in bytes.iter_mut().zip(&asm.code) {
+            *to = *from;
+        }
+        Self { bytes, len: asm.here().min(LONGEST) }
+    }
+    pub(crate) fn emit(&self, asm: &mut Asm) {
+        asm.sequence(&self.bytes, self.len);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Check {
+    code: Fixed,
     jump: usize,
 }
 
@@ -47,12 +66,7 @@ impl Checks {
                     for reached in [Reached::ByAddend, Reached::ByHost] {
                         let mut asm = Asm::default();
                         let Jump(jump) = check(&mut asm, (class, write, size), reached, 0);
-                        let len = asm.here();
-                        let mut bytes = [0; LONGEST];
-                        for (to, from) in bytes.iter_mut().zip(asm.code) {
-                            *to = from;
-                        }
-                        all.push(Check { bytes, len, jump });
+                        all.push(Check { code: Fixed::of(&asm), jump });
                     }
                 }
             }
@@ -72,7 +86,7 @@ impl Checks {
             .and_then(|size| self.0.get(number(class, write, size, reached)));
         let Some(made) = made else { return check(asm, (class, write, size), reached, 0) };
         let begin = asm.here();
-        asm.sequence(&made.bytes, made.len);
+        made.code.emit(asm);
         Jump(begin.wrapping_add(made.jump))
     }
 }

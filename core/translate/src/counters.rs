@@ -23,6 +23,8 @@ pub(crate) struct Counters {
     pub(crate) refused: u64,
     /// Flushes that were followed.
     pub(crate) flushes: u64,
+    /// What making blocks took.
+    pub(crate) nanoseconds: u64,
     /// Jumps that were bound to their target's block.
     pub(crate) links: u64,
     /// Jumps to another page that the jump table did not have, and polls.
@@ -52,10 +54,10 @@ impl Counters {
             add("guest_bytes", made.guest_bytes);
             add("host_bytes", made.host_bytes);
             add("site_bytes", made.site_bytes);
-            add("nanoseconds", made.nanoseconds);
             add("invalidated_blocks", made.invalidated);
             add("cache_flushes", made.flushes);
         }
+        add("nanoseconds", self.nanoseconds);
         add("entries", self.entries);
         add("tlb_misses", self.tlb_misses);
         add("tlb_walks", self.walks);

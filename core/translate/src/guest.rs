@@ -299,7 +299,12 @@ impl Analyst {
     #[inline]
     pub(crate) fn look_at(&mut self, guest: &mut Guest) {
         let instruction = &guest.instruction;
-        let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
+        // No explicit operand behind the fourth is in memory; the kinds of those that are not there
+        // are registers.
+        let memory = instruction.op0_kind() == OpKind::Memory
+            || instruction.op1_kind() == OpKind::Memory
+            || instruction.op2_kind() == OpKind::Memory
+            || instruction.op3_kind() == OpKind::Memory;
         let size = instruction.code_size() as usize & 3;
         // What is in use together lies together.
         let form = size * 2 + usize::from(memory);

@@ -40,6 +40,7 @@ extern crate alloc;
 extern crate std;
 
 mod asm;
+mod blocks;
 mod cache;
 mod checks;
 mod counters;

@@ -41,30 +41,48 @@ pub(crate) fn find(found: &mut Liveness, guests: &[Guest], mut ahead: Ahead<'_, 
     let strict = ahead.strict;
     let next = guests.last().map_or(0, |guest| guest.instruction.next_ip());
     let Liveness { before, at_target, looked_at } = found;
-    at_target.clear();
-    at_target.extend(guests.iter().map(|guest| match guest.kind {
-        Kind::Branch(target) | Kind::Jump(target) | Kind::Call(target) => ahead.at(target),
-        _ => ALL_FLAGS,
-    }));
     let ends = guests.last().is_some_and(|guest| ends_block(guest.kind));
     let mut live = if ends { ALL_FLAGS } else { ahead.at(next) };
+    at_target.clear();
+    at_target.resize(guests.len(), ALL_FLAGS);
     before.clear();
     before.resize(guests.len().saturating_add(1), live);
     // The last place is that behind the run; it has its value already.
-    for ((guest, target), place) in guests.iter().zip(at_target.iter()).zip(before.iter_mut()).rev()
-    {
+    for (n, guest) in guests.iter().enumerate().rev() {
         live = match guest.kind {
-            Kind::Branch(_) => live | target | guest.flags_read,
-            Kind::Jump(_) | Kind::Call(_) => *target,
+            Kind::Branch(target) | Kind::Jump(target) | Kind::Call(target) => {
+                let known = further_on(guests, before, n, target);
+                let there = known.unwrap_or_else(|| ahead.at(target));
+                if let Some(place) = at_target.get_mut(n) {
+                    *place = there;
+                }
+                match guest.kind {
+                    Kind::Branch(_) => live | there | guest.flags_read,
+                    _ => there,
+                }
+            }
             kind if ends_block(kind) => ALL_FLAGS,
             _ => live & !guest.flags_written | guest.flags_read,
         };
         if strict && guest.may_fault {
             live = ALL_FLAGS;
         }
-        *place = live;
+        if let Some(place) = before.get_mut(n) {
+            *place = live;
+        }
     }
     *looked_at = (ahead.first, ahead.end);
+}
+
+/// What is live at a target behind number `n` of the run, where that is known already.
+fn further_on(guests: &[Guest], live: &[u32], n: usize, target: u64) -> Option<u32> {
+    let from = n.wrapping_add(1);
+    let (guests, live) = (guests.get(from..)?, live.get(from..)?);
+    if target > guests.last()?.instruction.ip() || target < guests.first()?.instruction.ip() {
+        return None;
+    }
+    let place = guests.iter().position(|guest| guest.instruction.ip() == target)?;
+    live.get(place).copied()
 }
 
 /// Whether the code does not simply go on behind it.

@@ -165,11 +165,10 @@ impl Translated {
         let began = cpu.clock.now_ns();
         self.make_in_peace(cpu, key);
         let took = cpu.clock.now_ns().wrapping_sub(began);
-        let made = &mut self.shared.cache().made;
-        made.nanoseconds = made.nanoseconds.wrapping_add(took);
+        self.counters.nanoseconds = self.counters.nanoseconds.wrapping_add(took);
     }
     fn make_in_peace(&mut self, cpu: &mut Cpu, key: Key) {
-        if self.shared.cache().is_full() && !self.empty(cpu) {
+        if !self.shared.cache().prepare() && !self.empty(cpu) {
             return;
         }
         let offset = key.gpa & 0xFFF;
@@ -210,18 +209,21 @@ impl Translated {
                 self.maker.page_of = None;
                 continue;
             }
-            let made = self.shared.cache().page_version(gpa_page);
-            if made.is_some_and(|version| version != mark.version) {
+            if !self.add(cpu, key, mark.version) {
                 self.drop_page(gpa_page);
+                self.add(cpu, key, mark.version);
             }
-            self.add(cpu, key, mark.version);
             return;
         }
     }
 
-    /// Makes a block of what was read.
-    fn add(&mut self, cpu: &Cpu, key: Key, version: u32) {
+    /// Makes a block of what was read. False if the page's blocks are of another version, and have
+    /// to be dropped before.
+    fn add(&mut self, cpu: &Cpu, key: Key, version: u32) -> bool {
         let mut cache = self.shared.cache();
+        if cache.page_version(key.gpa & !0xFFF).is_some_and(|made| made != version) {
+            return false;
+        }
         let at = cache.next();
         let Maker { translator, guests, found, page, .. } = &mut self.maker;
         let source = Source {
@@ -236,16 +238,17 @@ impl Translated {
         };
         let mut translated = translator.translate(&source, &mut cache.slots);
         if cache.is_full() || cache.find(key).is_some() {
-            return; // another processor was faster
+            return true; // another processor was faster
         }
         let block = Block::of(&translated, at, key, self.shared.stubs, &cache.slots);
         if !self.maker.approves(&block) {
-            return; // the interpreter does it
+            return true; // the interpreter does it
         }
         let ops = self.maker.ops(cpu, &translated);
         // A block that is too long is the interpreter's.
         let _: Option<()> = cache.add(key, version, &mut translated, ops);
         self.maker.translator.reuse(translated);
+        true
     }
 
     /// Drops all blocks. False if another processor does something of the kind.

@@ -42,6 +42,10 @@ const FLAT: [(Seg, u16); 3] = [(Seg::Es, 1 << 7), (Seg::Ss, 1 << 8), (Seg::Ds, 1
 pub(crate) struct Mode(u16);
 
 impl Mode {
+    /// As it is hashed.
+    pub(crate) fn number(self) -> u64 {
+        self.0.into()
+    }
     /// What no block is made for.
     pub(crate) const NONE: Self = Self(u16::MAX);
 

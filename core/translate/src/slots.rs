@@ -15,8 +15,7 @@
 
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
-
+use crate::blocks::{Index, hash_of};
 use crate::crossing::touches;
 use crate::layout::{Hot, SLOTS};
 use crate::mode::Mode;
@@ -30,35 +29,42 @@ pub(crate) struct Target {
     pub(crate) saved: bool,
 }
 
+impl Target {
+    fn hash(self) -> u32 {
+        hash_of([self.rip, self.mode.number(), self.saved.into()])
+    }
+}
+
 /// The numbers of all slots.
 #[derive(Default)]
 pub(crate) struct Numbers {
-    by_target: HashMap<Target, u32>,
+    index: Index,
     targets: Vec<Target>,
 }
 
 impl Numbers {
     /// The slot of a target, a new one if need be; `None` if all are taken.
     pub(crate) fn of(&mut self, target: Target) -> Option<u32> {
-        if let Some(number) = self.by_target.get(&target) {
-            return Some(*number);
+        if let Some(number) = self.known(target) {
+            return Some(number);
         }
         let number = self.targets.len();
         if number >= SLOTS {
             return None;
         }
         self.targets.push(target);
-        self.by_target.insert(target, number as u32);
+        self.index.insert(target.hash(), number as u32);
         Some(number as u32)
     }
     pub(crate) fn known(&self, target: Target) -> Option<u32> {
-        self.by_target.get(&target).copied()
+        let is = |number: u32| self.targets.get(number as usize) == Some(&target);
+        self.index.find(target.hash(), is)
     }
     pub(crate) fn target(&self, number: u32) -> Option<Target> {
         self.targets.get(number as usize).copied()
     }
     pub(crate) fn clear(&mut self) {
-        self.by_target.clear();
+        self.index.clear();
         self.targets.clear();
     }
 }

@@ -9,7 +9,8 @@
 //! to the second.
 
 use super::Emitter;
-use crate::asm::{Mem, reg};
+use crate::asm::{Asm, Mem, reg};
+use crate::checks::Fixed;
 use crate::layout::at;
 use crate::stubs::capture_flags;
 
@@ -28,9 +29,7 @@ impl Emitter<'_> {
     }
     pub(super) fn save(&mut self, live: u32) {
         if live != 0 && !self.flags.saved && self.flags.host {
-            self.asm.mov(reg::R11, reg::RAX);
-            capture_flags(&mut self.asm, at::FLAGS);
-            self.asm.mov(reg::RAX, reg::R11);
+            self.moves.save.emit(&mut self.asm);
             self.flags.saved = true;
         }
     }
@@ -40,12 +39,28 @@ impl Emitter<'_> {
             self.flags.host = true;
         }
     }
-    /// By way of RAX, which is kept in R11.
     pub(super) fn restore(&mut self) {
-        self.asm.mov(reg::R11, reg::RAX);
-        self.asm.op_mem(false, &[0x0F, 0xB7], reg::RAX, Mem::state(at::FLAGS)); // movzx eax, word
-        self.asm.bytes(&[0x04, 0x7F]); // add al, 127: OF if bit 0 was set
-        self.asm.bytes(&[0x9E]); // sahf
-        self.asm.mov(reg::RAX, reg::R11);
+        self.moves.restore.emit(&mut self.asm);
+    }
+}
+
+/// Saving and restoring, by way of RAX, which is kept in R11.
+pub(super) struct Moves {
+    save: Fixed,
+    restore: Fixed,
+}
+
+impl Moves {
+    pub(super) fn new() -> Self {
+        let (mut save, mut restore) = (Asm::default(), Asm::default());
+        save.mov(reg::R11, reg::RAX);
+        capture_flags(&mut save, at::FLAGS);
+        save.mov(reg::RAX, reg::R11);
+        restore.mov(reg::R11, reg::RAX);
+        restore.op_mem(false, &[0x0F, 0xB7], reg::RAX, Mem::state(at::FLAGS)); // movzx eax, word
+        restore.bytes(&[0x04, 0x7F]); // add al, 127: OF if bit 0 was set
+        restore.bytes(&[0x9E]); // sahf
+        restore.mov(reg::RAX, reg::R11);
+        Self { save: Fixed::of(&save), restore: Fixed::of(&restore) }
     }
 }

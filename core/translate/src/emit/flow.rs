@@ -8,7 +8,7 @@ use super::{Emitter, Later, NotEncodable, Site};
 use crate::asm::{Asm, Condition, Jump, Mem, reg};
 use crate::guest::{ALL_FLAGS, Guest};
 use crate::layout::{JUMP_MASK, at, jump_index};
-use crate::sites::{OP, Origin};
+use crate::sites::{CALL, OP, Origin};
 use crate::slots::Target;
 
 impl Emitter<'_> {
@@ -57,11 +57,10 @@ impl Emitter<'_> {
     }
     /// Calls a stub with a site behind the call.
     pub(super) fn leave_by(&mut self, stub: u32, site: Site<u32>) {
-        let call = self.asm.call();
-        self.asm.bind_to(call, i64::from(stub).wrapping_sub(i64::from(self.source.at)));
-        let packed = site.pack(self.origin(), self.here());
-        let begin = self.asm.here();
-        self.asm.site(&packed);
+        let next = self.here().wrapping_add(CALL as u32);
+        let packed = site.pack(self.origin(), next);
+        let begin = self.asm.here().wrapping_add(CALL as usize);
+        self.asm.call_with_site(stub.wrapping_sub(next), &packed);
         self.site_bytes = self.site_bytes.wrapping_add(self.asm.here().wrapping_sub(begin));
         if let Site::Interpret { op, .. } = site {
             self.ops.push((self.asm.here().wrapping_sub(OP), op));

@@ -208,12 +208,19 @@ impl Emitter<'_> {
 
 /// Whether an instruction writes to a register of the operand.
 fn changes(guest: &Guest, operand: &Operand) -> bool {
+    if guest.writes_others {
+        return true;
+    }
     let instruction = &guest.instruction;
-    let explicit = (0..instruction.op_count().min(8)).any(|n| {
-        let written = guest.written_operands >> n & 1 != 0 || guest.kind == Kind::Lea && n == 0;
+    let mut written = guest.written_operands | u8::from(guest.kind == Kind::Lea);
+    while written != 0 {
+        let n = written.trailing_zeros();
+        written &= written.wrapping_sub(1);
         let register = instruction.op_register(n);
         let general = instruction.op_kind(n) == OpKind::Register && register.is_gpr();
-        written && general && operand.has(number(register))
-    });
-    explicit || guest.writes_others
+        if general && operand.has(number(register)) {
+            return true;
+        }
+    }
+    false
 }

@@ -38,7 +38,7 @@ use crate::mode::Mode;
 use crate::sites::{Site, Way};
 use crate::slots::{Numbers, Target};
 use crate::stubs::Stubs;
-use flags::Flags;
+use flags::{Flags, Moves};
 use flow::condition;
 use held::{Held, Recheck};
 
@@ -127,6 +127,7 @@ enum Later {
 pub(crate) struct Translator {
     encoder: Encoder,
     checks: Checks,
+    moves: Moves,
     /// Empty, with room.
     later: Vec<Later>,
     spare: Option<Translated>,
@@ -134,7 +135,13 @@ pub(crate) struct Translator {
 
 impl Translator {
     pub(crate) fn new() -> Self {
-        Self { encoder: Encoder::new(64), checks: Checks::new(), later: Vec::new(), spare: None }
+        Self {
+            encoder: Encoder::new(64),
+            checks: Checks::new(),
+            moves: Moves::new(),
+            later: Vec::new(),
+            spare: None,
+        }
     }
 
     /// Takes a block that is no longer needed: the next is made in its room.
@@ -149,6 +156,7 @@ impl Translator {
             source,
             encoder: &mut self.encoder,
             checks: &self.checks,
+            moves: &self.moves,
             slots,
             ops: room.ops,
             site_bytes: 0,
@@ -228,6 +236,7 @@ struct Emitter<'a> {
     source: &'a Source<'a>,
     encoder: &'a mut Encoder,
     checks: &'a Checks,
+    moves: &'a Moves,
     slots: &'a mut Numbers,
     ops: Vec<(usize, u32)>,
     site_bytes: usize,

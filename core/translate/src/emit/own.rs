@@ -4,10 +4,13 @@
 //! instructions only need other ModRM, SIB and REX fields (SDM vol. 2A §2.1 and §2.3).
 //! What is unusual is left to the encoder: `None`.
 
-use crate::asm::{Mem, Piece};
+use crate::asm::{Asm, Mem, Piece};
 
 /// Bytes of an instruction at most (SDM vol. 2A §2.3.11).
 const LONGEST: u32 = 15;
+
+/// Prefixes that are looked at: with REX, three bytes of opcode, ModRM and SIB they fill 8 bytes.
+const PREFIXES: u32 = 2;
 
 /// Bytes in a register: see [`Piece`].
 #[derive(Clone, Copy)]
@@ -20,28 +23,26 @@ impl Bytes {
     }
 }
 
-/// What is being made.
-#[derive(Default)]
+/// What was made, in its three parts.
 pub(super) struct Made {
-    bits: u128,
-    len: u32,
+    /// Up to SIB.
+    head: Piece,
+    disp: (i32, usize),
+    /// The first of these bytes are the constant.
+    constant: (u64, u32),
 }
 
 impl Made {
-    pub(super) fn bytes(&self) -> [u8; 16] {
-        self.bits.to_le_bytes()
-    }
-    pub(super) fn len(&self) -> usize {
-        self.len as usize
-    }
-    #[inline]
-    fn push(&mut self, bits: u128, len: u32) {
-        self.bits |= bits.wrapping_shl(self.len.wrapping_mul(8));
-        self.len = self.len.wrapping_add(len);
-    }
-    #[inline]
-    fn byte(&mut self, byte: u8) {
-        self.push(byte.into(), 1);
+    pub(super) fn emit(&self, asm: &mut Asm) {
+        asm.piece(self.head);
+        let (disp, len) = self.disp;
+        if len != 0 {
+            asm.sequence(&disp.to_le_bytes(), len);
+        }
+        let (constant, len) = self.constant;
+        if len != 0 {
+            asm.sequence(&constant.to_le_bytes(), len as usize);
+        }
     }
 }
 
@@ -67,7 +68,7 @@ pub(super) fn has_plain_prefixes(code: &[u8; 16]) -> bool {
 /// `mem` for it. Its registers stay what they are, and no operand is AH, CH, DH or BH.
 pub(super) fn with_memory(code: &[u8; 16], len: usize, mem: Mem) -> Option<Made> {
     let code = Bytes(u128::from_le_bytes(*code));
-    let mut made = Made::default();
+    let mut made = Piece::default();
     let mut at = 0;
     loop {
         let byte = code.at(at);
@@ -77,7 +78,7 @@ pub(super) fn with_memory(code: &[u8; 16], len: usize, mem: Mem) -> Option<Made>
             break;
         }
         at = at.wrapping_add(1);
-        if at > LONGEST {
+        if at > PREFIXES {
             return None;
         }
     }
@@ -90,19 +91,19 @@ pub(super) fn with_memory(code: &[u8; 16], len: usize, mem: Mem) -> Option<Made>
     };
     let mod_rm = code.at(at);
     let behind = at.wrapping_add(1).wrapping_add(operand_len(mod_rm, code.at(at.wrapping_add(1)))?);
-    let mut piece = Piece::default();
-    let (disp, disp_len) = piece.mod_rm(mod_rm >> 3 & 7, mem);
-    made.push(piece.bits().into(), piece.len());
-    made.push((disp as u32).into(), disp_len as u32);
-    // What a short displacement has too much is overwritten: nothing but the constant follows.
-    made.bits &= !u128::MAX.checked_shl(made.len.wrapping_mul(8))?;
+    let disp = made.mod_rm(mod_rm >> 3 & 7, mem);
     let constant = (len as u32).checked_sub(behind)?;
-    made.push(code.0.checked_shr(behind.wrapping_mul(8))?, constant);
-    (made.len <= LONGEST).then_some(made)
+    let all = made.len().wrapping_add(disp.1 as u32).wrapping_add(constant);
+    let constant = (code.0.checked_shr(behind.wrapping_mul(8))? as u64, constant);
+    (made.len() <= 8 && constant.1 <= 8 && all <= LONGEST).then_some(Made {
+        head: made,
+        disp,
+        constant,
+    })
 }
 
 /// Opcode with REX; gives the place of ModRM. `bits`: those of REX that belong to memory.
-fn legacy(made: &mut Made, code: Bytes, mut at: u32, bits: u8) -> Option<u32> {
+fn legacy(made: &mut Piece, code: Bytes, mut at: u32, bits: u8) -> Option<u32> {
     let first = code.at(at);
     let has_rex = first & 0xF0 == 0x40;
     if has_rex {
@@ -130,11 +131,12 @@ fn legacy(made: &mut Made, code: Bytes, mut at: u32, bits: u8) -> Option<u32> {
 
 /// Opcode with VEX, whose fields for registers are inverted; gives the place of ModRM. `bits`: X
 /// and B as they stand in its second byte, not inverted.
-fn vex(made: &mut Made, code: Bytes, at: u32, bits: u8) -> u32 {
+fn vex(made: &mut Piece, code: Bytes, at: u32, bits: u8) -> u32 {
     let second = code.at(at.wrapping_add(1));
     let opcode_at = if code.at(at) == 0xC5 {
         if bits == 0 {
-            made.push(u128::from(second) << 8 | 0xC5, 2);
+            made.byte(0xC5);
+            made.byte(second);
         } else {
             // R, and the map 0F; then W = 0 and the rest.
             made.byte(0xC4);
@@ -250,10 +252,11 @@ mod tests {
                 let Some(made) = with_memory(&code, instruction.len(), reach.mem()) else {
                     continue;
                 };
-                let bytes = made.bytes();
-                let found = decode(&bytes);
+                let mut asm = Asm::default();
+                made.emit(&mut asm);
+                let found = decode(&asm.code);
                 let Some(expected) = expected(&instruction, reach) else { continue };
-                prop_assert_eq!(found.len(), made.len());
+                prop_assert_eq!(found.len(), asm.code.len());
                 prop_assert_eq!(found.code(), expected.code());
                 prop_assert_eq!(operands(&found), operands(&expected));
                 prop_assert_eq!(constants(&found), constants(&expected));

@@ -154,16 +154,18 @@ impl Emitter<'_> {
         let begin = self.rip.wrapping_sub(first) as usize;
         let code = self.source.bytes.get(begin..).and_then(|rest| rest.first_chunk::<16>());
         let Some(code) = code else { return false };
-        let (bytes, len) = match reached {
-            None if has_plain_prefixes(code) => (*code, len),
+        match reached {
+            None if has_plain_prefixes(code) => {
+                self.fault_point(guest);
+                self.asm.sequence(code, len);
+            }
             None => return false,
-            Some(reach) => match with_memory(code, len, reach.mem()) {
-                Some(made) => (made.bytes(), made.len()),
-                None => return false,
-            },
-        };
-        self.fault_point(guest);
-        self.asm.sequence(&bytes, len);
+            Some(reach) => {
+                let Some(made) = with_memory(code, len, reach.mem()) else { return false };
+                self.fault_point(guest);
+                made.emit(&mut self.asm);
+            }
+        }
         if guest.changes_flags {
             self.flags = Flags { host: true, saved: false };
         }
