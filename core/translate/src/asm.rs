@@ -17,18 +17,30 @@ pub(crate) mod reg {
     pub(crate) const R15: u8 = 15;
 }
 
-/// A memory operand: base, index with log2 of its scale, displacement.
+/// A memory operand: base, index with log2 of its scale, displacement. In two words, so that it
+/// stays in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mem {
-    pub(crate) base: Option<u8>,
-    pub(crate) index: Option<(u8, u8)>,
-    pub(crate) disp: i32,
+    /// From the lowest byte on: base, or [`NO_BASE`]; index, or the number of RSP, as in SIB; the
+    /// scale.
+    parts: u32,
+    disp: i32,
 }
+
+/// Its lower bits are what stands for it in SIB.
+const NO_BASE: u8 = 0x10 | 5;
 
 impl Mem {
     #[inline]
+    pub(crate) fn new(base: Option<u8>, index: Option<(u8, u8)>, disp: i32) -> Self {
+        let (index, shift) = index.unwrap_or((reg::RSP, 0));
+        let base = base.unwrap_or(NO_BASE);
+        let parts = u32::from(base) | u32::from(index) << 8 | u32::from(shift) << 16;
+        Self { parts, disp }
+    }
+    #[inline]
     pub(crate) fn base(base: u8, disp: i32) -> Self {
-        Self { base: Some(base), index: None, disp }
+        Self::new(Some(base), None, disp)
     }
     /// A field of the state block, by its offset there.
     #[inline]
@@ -43,7 +55,31 @@ impl Mem {
     /// A table in the state block, at an offset in a register.
     #[inline]
     pub(crate) fn indexed(offset: usize, index: u8) -> Self {
-        Self { index: Some((index, 0)), ..Self::state(offset) }
+        let disp = Self::state(offset).disp;
+        Self::new(Some(reg::RSP), Some((index, 0)), disp)
+    }
+    /// So many bytes further on.
+    pub(crate) fn moved(self, by: i32) -> Self {
+        Self { disp: self.disp.wrapping_add(by), ..self }
+    }
+    #[inline]
+    pub(crate) fn has_base(self) -> bool {
+        self.parts as u8 != NO_BASE
+    }
+    /// The base's number; of none what stands for it.
+    #[inline]
+    pub(crate) fn base_number(self) -> u8 {
+        self.parts as u8 & 15
+    }
+    /// The index's number; RSP's if there is none.
+    #[inline]
+    pub(crate) fn index_number(self) -> u8 {
+        (self.parts >> 8) as u8
+    }
+    /// Log2 of the scale.
+    #[inline]
+    pub(crate) fn shift(self) -> u8 {
+        (self.parts >> 16) as u8
     }
 }
 
@@ -81,29 +117,37 @@ impl Piece {
         self.bytes |= u64::from(byte).wrapping_shl(self.len.wrapping_mul(8));
         self.len = self.len.wrapping_add(1);
     }
+    /// Adds a byte if it `is_there`. Without a branch: which bytes an instruction has can't be
+    /// foreseen, and a branch that goes wrong takes longer than all the rest.
+    #[inline]
+    pub(crate) fn byte_if(&mut self, byte: u8, is_there: bool) {
+        let all = u64::from(is_there).wrapping_neg();
+        self.bytes |= (u64::from(byte) & all).wrapping_shl(self.len.wrapping_mul(8));
+        self.len = self.len.wrapping_add(u32::from(is_there));
+    }
+    /// Adds the lowest `len` bytes; the others are 0.
+    #[inline]
+    pub(crate) fn append(&mut self, bytes: u32, len: u32) {
+        self.bytes |= u64::from(bytes).wrapping_shl(self.len.wrapping_mul(8));
+        self.len = self.len.wrapping_add(len);
+    }
     /// ModRM and SIB; gives the displacement and its length.
     #[inline]
     pub(crate) fn mod_rm(&mut self, register: u8, mem: Mem) -> (i32, usize) {
         let reg = (register & 7) << 3;
-        let Some(base) = mem.base else {
-            let sib = mem.index.map_or(0x20, |(index, shift)| shift << 6 | (index & 7) << 3);
+        let (low, index) = (mem.base_number() & 7, mem.index_number());
+        let sib = mem.shift() << 6 | (index & 7) << 3 | low;
+        if !mem.has_base() {
             self.byte(0x04 | reg);
-            self.byte(sib | 5);
-            return (mem.disp, 4);
-        };
-        let (mode, len) = match (mem.disp, i8::try_from(mem.disp)) {
-            (0, _) if base & 7 != 5 => (0, 0),
-            (_, Ok(_)) => (0x40, 1),
-            (_, Err(_)) => (0x80, 4),
-        };
-        let sib = match mem.index {
-            Some((index, shift)) => Some(shift << 6 | (index & 7) << 3 | base & 7),
-            None => (base & 7 == 4).then_some(0x24),
-        };
-        self.byte(mode | reg | if sib.is_some() { 4 } else { base & 7 });
-        if let Some(sib) = sib {
             self.byte(sib);
+            return (mem.disp, 4);
         }
+        let (is_long, is_there) = (i8::try_from(mem.disp).is_err(), mem.disp != 0 || low == 5);
+        let mode = u8::from(is_there) << (6 + u8::from(is_long));
+        let len = usize::from(is_there) << (2 * u8::from(is_long));
+        let has_sib = (index != self::reg::RSP) | (low == 4);
+        self.byte(mode | reg | if has_sib { 4 } else { low });
+        self.byte_if(sib, has_sib);
         (mem.disp, len)
     }
 }
@@ -142,7 +186,10 @@ impl Asm {
     }
     /// With zeros for the address of an instruction.
     pub(crate) fn site(&mut self, packed: &Packed) {
-        self.sequence(&packed.bytes, packed.len);
+        self.sequence(&packed.low.to_le_bytes(), packed.len.min(8));
+        if packed.len > 8 {
+            self.sequence(&packed.high.to_le_bytes(), packed.len.wrapping_sub(8));
+        }
         if packed.has_op {
             self.bytes(&[0; OP]);
         }
@@ -161,19 +208,15 @@ impl Asm {
         self.with_mem(wide, Piece { bytes, len }, register, mem);
     }
     fn with_mem(&mut self, wide: bool, opcode: Piece, register: u8, mem: Mem) {
-        let index = mem.index.map_or(0, |(register, _)| register);
-        let base = mem.base.unwrap_or(0);
+        let (index, base) = (mem.index_number(), mem.base_number());
         let rex = u8::from(wide) << 3 | (register >> 3) << 2 | (index >> 3) << 1 | base >> 3;
-        let mut piece = opcode;
-        if rex != 0 {
-            piece.bytes = piece.bytes << 8 | u64::from(0x40 | rex);
-            piece.len = piece.len.wrapping_add(1);
-        }
+        let mut piece = Piece::default();
+        piece.byte_if(0x40 | rex, rex != 0);
+        piece.bytes |= opcode.bytes.wrapping_shl(piece.len.wrapping_mul(8));
+        piece.len = piece.len.wrapping_add(opcode.len);
         let (disp, len) = piece.mod_rm(register, mem);
         self.piece(piece);
-        if len != 0 {
-            self.sequence(&disp.to_le_bytes(), len);
-        }
+        self.sequence(&disp.to_le_bytes(), len);
     }
     #[inline]
     pub(crate) fn piece(&mut self, piece: Piece) {
@@ -185,9 +228,7 @@ impl Asm {
     pub(crate) fn op_reg(&mut self, wide: bool, opcode: &[u8], register: u8, rm: u8) {
         let rex = u8::from(wide) << 3 | (register >> 3) << 2 | rm >> 3;
         let mut piece = Piece::default();
-        if rex != 0 {
-            piece.byte(0x40 | rex);
-        }
+        piece.byte_if(0x40 | rex, rex != 0);
         opcode.iter().for_each(|byte| piece.byte(*byte));
         piece.byte(0xC0 | (register & 7) << 3 | rm & 7);
         self.piece(piece);
@@ -361,7 +402,7 @@ mod tests {
             for index in (0..16u8).filter(|index| *index != reg::RSP) {
                 for disp in [0, 1, -128, 127, 128, i32::MIN] {
                     let mut asm = Asm::default();
-                    asm.load(3, Mem { base: Some(base), index: Some((index, 2)), disp });
+                    asm.load(3, Mem::new(Some(base), Some((index, 2)), disp));
                     let found = decode(&asm.code);
                     assert_eq!(found.memory_base().number(), base as usize);
                     assert_eq!(found.memory_index().number(), index as usize);

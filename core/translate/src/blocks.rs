@@ -79,11 +79,14 @@ impl Blocks {
         let number = self.number(key)?;
         self.entries.get_mut(number).map(|(_, block)| block)
     }
-    /// Takes the place of the one that was there.
-    pub(crate) fn insert(&mut self, key: Key, block: Block) {
-        if let Some(place) = self.get_mut(key) {
-            *place = block;
-            return;
+    /// Takes the place of the one that was there. Gives its number.
+    #[inline]
+    pub(crate) fn insert(&mut self, key: Key, block: Block) -> u32 {
+        if let Some(number) = self.number(key) {
+            if let Some((_, place)) = self.entries.get_mut(number) {
+                *place = block;
+            }
+            return number as u32;
         }
         let number = match self.free.pop() {
             Some(number) => {
@@ -98,6 +101,11 @@ impl Blocks {
             }
         };
         self.index.insert(hash(key), number);
+        number
+    }
+    /// Whose the number is.
+    pub(crate) fn key(&self, number: u32) -> Option<Key> {
+        self.entries.get(number as usize).map(|(key, _)| *key)
     }
     pub(crate) fn remove(&mut self, key: Key) -> Option<Block> {
         let Self { index, entries, free } = self;

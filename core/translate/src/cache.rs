@@ -95,7 +95,8 @@ struct Link {
 #[derive(Default)]
 struct PageBlocks {
     version: u32,
-    keys: Vec<Key>,
+    /// Their numbers.
+    blocks: Vec<u32>,
     /// Those of instructions that only end in the page.
     ending: Vec<Key>,
 }
@@ -144,6 +145,21 @@ pub(crate) struct Cache {
 
 /// Blocks made from a page, as a rule.
 const USUAL_BLOCKS: usize = 12;
+/// Where a block was written.
+struct Placed {
+    entry: u32,
+    host_entry: u32,
+    op: Option<OpAt>,
+}
+
+impl Placed {
+    #[inline]
+    fn block(self) -> Block {
+        let Self { entry, host_entry, op } = self;
+        Block { entry, host_entry, op, is_signpost: false, incoming: None }
+    }
+}
+
 /// Room that a block may need.
 const BLOCK_MAX: usize = 64 << 10;
 
@@ -204,8 +220,8 @@ impl Cache {
         ops: Box<[Op]>,
     ) -> Option<()> {
         let block = self.place(key, translated, ops)?;
-        self.blocks.insert(key, block);
-        self.note_page(key.gpa & !0xFFF, version).keys.push(key);
+        let number = self.blocks.insert(key, block.block());
+        self.note_page(key.gpa & !0xFFF, version).blocks.push(number);
         Some(())
     }
     /// The same for the signpost of an instruction across pages.
@@ -229,7 +245,7 @@ impl Cache {
     ) -> Option<()> {
         let [_, (second, version)] = pages;
         let block = self.place(key, translated, ops)?;
-        self.crossing.insert((key, second), block);
+        self.crossing.insert((key, second), block.block());
         self.note_page(second, version).ending.push(key);
         Some(())
     }
@@ -238,14 +254,14 @@ impl Cache {
     }
     fn note_page(&mut self, page: u64, version: u32) -> &mut PageBlocks {
         let blocks = self.pages.entry(page).or_default();
-        if blocks.keys.capacity() == 0 {
-            blocks.keys.reserve(USUAL_BLOCKS);
+        if blocks.blocks.capacity() == 0 {
+            blocks.blocks.reserve(USUAL_BLOCKS);
         }
         blocks.version = version;
         blocks
     }
     /// Writes a block into the arena.
-    fn place(&mut self, key: Key, translated: &mut Translated, ops: Box<[Op]>) -> Option<Block> {
+    fn place(&mut self, key: Key, translated: &mut Translated, ops: Box<[Op]>) -> Option<Placed> {
         let entry = self.next();
         let op_at = |number: u32| ops.get(number as usize).map(OpAt::new);
         for (place, number) in &translated.ops {
@@ -264,15 +280,12 @@ impl Cache {
         self.next = entry.wrapping_add((code.len() as u32).next_multiple_of(8));
         self.count(translated);
         self.fault_points.extend(translated.fault_points.iter().map(SmallPoint::of));
-        let block = Block {
-            entry,
-            host_entry: entry.wrapping_add(translated.host_entry),
-            op: if translated.instructions == 0 { op_at(0) } else { None },
-            is_signpost: false,
-            incoming: None,
-        };
-        self.ops.push(ops);
-        Some(block)
+        let host_entry = entry.wrapping_add(translated.host_entry);
+        let op = if translated.instructions == 0 { op_at(0) } else { None };
+        if !ops.is_empty() {
+            self.ops.push(ops);
+        }
+        Some(Placed { entry, host_entry, op })
     }
     fn count(&mut self, translated: &Translated) {
         let made = &mut self.made;
@@ -315,7 +328,8 @@ impl Cache {
             self.made.invalidated = self.made.invalidated.wrapping_add(1);
             dropped(key, self.slots_of(key));
         }
-        for key in blocks.keys {
+        for number in blocks.blocks {
+            let Some(key) = self.blocks.key(number) else { continue };
             let Some(block) = self.blocks.remove(key) else { continue };
             let mut incoming = block.incoming;
             while let Some(link) = incoming.and_then(|n| self.links.get(n.get() as usize - 1)) {

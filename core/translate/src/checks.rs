@@ -8,6 +8,10 @@ use crate::layout::{CLASSES, TLB_ROTATION, at};
 
 /// Sizes of accesses whose checks are made once.
 pub(crate) const CHECKED_SIZES: [u32; 6] = [1, 2, 4, 8, 16, 32];
+/// The number of a size among them, which are the first powers of two.
+pub(crate) fn number_of(size: u32) -> Option<usize> {
+    (size.is_power_of_two() && size <= 32).then(|| size.trailing_zeros() as usize)
+}
 /// Bytes of a check at most.
 const LONGEST: usize = 48;
 
@@ -80,8 +84,7 @@ impl Checks {
         (class, write, size): (usize, bool, u32),
         reached: Reached,
     ) -> Jump {
-        let known = CHECKED_SIZES.iter().position(|known| *known == size);
-        let made = known
+        let made = number_of(size)
             .filter(|_| reached != Reached::Otherwise)
             .and_then(|size| self.0.get(number(class, write, size, reached)));
         let Some(made) = made else { return check(asm, (class, write, size), reached, 0) };
@@ -98,7 +101,7 @@ pub(crate) fn check(
     reached: Reached,
     pushed: i32,
 ) -> Jump {
-    let here = |mem: Mem| Mem { disp: mem.disp.wrapping_add(pushed), ..mem };
+    let here = |mem: Mem| mem.moved(pushed);
     let entry = |table: usize| here(Mem::indexed(table, reg::R10));
     let tags = if write { at::write_tags(class) } else { at::read_tags(class) };
     asm.bytes(&[0xC4, 0x43, 0x7B, 0xF0, 0xD1, TLB_ROTATION]); // rorx r10d, r9d, ..
@@ -118,7 +121,7 @@ pub(crate) fn check(
 pub(crate) fn is_within(asm: &mut Asm, register: u8, size: u32, pushed: i32) {
     match at::last(size).map(Mem::state) {
         Some(last) => {
-            let last = Mem { disp: last.disp.wrapping_add(pushed), ..last };
+            let last = last.moved(pushed);
             asm.op_mem(true, &[0x3B], register, last); // cmp
         }
         None => asm.cmp_imm(register, 4096i32.wrapping_sub(size as i32)),

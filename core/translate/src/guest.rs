@@ -1,10 +1,9 @@
 //! What the translator has to know of a guest instruction.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use iced_x86::{
-    CodeSize, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Code, CodeSize, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
     Register, RflagsBits,
 };
 use kasane_interp::op::is_immediate;
@@ -87,7 +86,6 @@ pub(crate) enum System {
 
 impl System {
     fn of(instruction: &Instruction) -> Option<Self> {
-        use iced_x86::Code;
         let size = instruction.stack_pointer_increment().unsigned_abs() as usize;
         if size != 0 && size != word(instruction) {
             return None;
@@ -242,30 +240,81 @@ impl Default for Guest {
 /// code, whether they have a memory operand, and the size of the code that they are from.
 pub(crate) struct Analyst {
     factory: InstructionInfoFactory,
-    /// How many codes there are.
-    codes: usize,
-    /// Number, from 1, among the known.
-    numbers: Box<[u16]>,
-    known: Vec<Known>,
+    /// By size of code and whether there is a memory operand, then by code. Empty as long as there
+    /// are none.
+    known: [Vec<Option<Known>>; FORMS],
 }
 
-/// What is the same for all instructions of a kind.
+/// Sizes of code, each without and with a memory operand.
+const FORMS: usize = 8;
+
+/// What is the same for all instructions of a kind, in few bytes: there are many kinds.
 #[derive(Clone, Copy)]
 struct Known {
     /// Whatever the target of a branch.
     kind: Kind,
     written_operands: u8,
-    writes_others: bool,
-    access: Option<Access>,
-    may_fault: bool,
-    vectors: bool,
-    /// Unless they depend on a constant: on the count of a shift.
-    flags: Option<Flags>,
+    /// Bits, see below.
+    facts: u8,
+    /// Bytes, and whether they are written.
+    access: Option<(u8, bool)>,
+    /// Those read and those written; none if they depend on a constant: on the count of a shift.
+    flags: Option<(u8, u8, bool)>,
 }
+
+impl Known {
+    const WRITES_OTHERS: u8 = 1;
+    const MAY_FAULT: u8 = 2;
+    const VECTORS: u8 = 4;
+
+    fn of(guest: &Guest) -> Self {
+        let fact = |bit: u8, holds: bool| if holds { bit } else { 0 };
+        let flags = || {
+            let Flags { read, written, changed } = Flags::of(&guest.instruction);
+            (read as u8, written as u8, changed)
+        };
+        Self {
+            kind: guest.kind,
+            written_operands: guest.written_operands,
+            facts: fact(Self::WRITES_OTHERS, guest.writes_others)
+                | fact(Self::MAY_FAULT, guest.may_fault)
+                | fact(Self::VECTORS, guest.vectors),
+            access: guest.access.map(|access| (access.size as u8, access.write)),
+            flags: (!conditional_flags(&guest.instruction)).then(flags),
+        }
+    }
+    fn has(&self, fact: u8) -> bool {
+        self.facts & fact != 0
+    }
+    #[inline]
+    fn tell(&self, guest: &mut Guest) {
+        let flags = match self.flags {
+            Some((read, written, changed)) => {
+                Flags { read: read.into(), written: written.into(), changed }
+            }
+            None => Flags::of(&guest.instruction),
+        };
+        let target = guest.instruction.near_branch_target();
+        guest.kind = self.kind;
+        if let Kind::Branch(known) | Kind::Jump(known) | Kind::Call(known) = &mut guest.kind {
+            *known = target;
+        }
+        guest.access = self.access.map(|(size, write)| Access { size: size.into(), write });
+        guest.written_operands = self.written_operands;
+        guest.writes_others = self.has(Self::WRITES_OTHERS);
+        guest.flags_read = flags.read;
+        guest.flags_written = flags.written;
+        guest.changes_flags = flags.changed;
+        guest.may_fault = self.has(Self::MAY_FAULT);
+        guest.vectors = self.has(Self::VECTORS);
+    }
+}
+
+// All flags that are followed have a bit among the lowest 8, and no access is longer than 255.
+const _: () = assert!(ALL_FLAGS <= 0xFF);
 
 /// Whether an instruction's kind is that of all with the same code.
 fn is_common(guest: &Guest) -> bool {
-    use iced_x86::Code;
     match guest.kind {
         Kind::Plain
         | Kind::Nop
@@ -280,19 +329,17 @@ fn is_common(guest: &Guest) -> bool {
         // Not one that happens to drop 0 bytes.
         Kind::Return(_) => guest.instruction.op_count() == 0,
         Kind::Pop => guest.instruction.code() == Code::Pop_r64,
+        Kind::System(System::Cli | System::Sti | System::Pushf | System::Clac | System::Stac) => {
+            true
+        }
+        Kind::Interpreted => guest.instruction.code() == Code::Ud2,
         _ => false,
     }
 }
 
 impl Analyst {
     pub(crate) fn new() -> Self {
-        let codes = iced_x86::Code::values().len();
-        Self {
-            factory: InstructionInfoFactory::new(),
-            codes,
-            numbers: alloc::vec![0; codes.saturating_mul(8)].into_boxed_slice(),
-            known: Vec::new(),
-        }
+        Self { factory: InstructionInfoFactory::new(), known: [const { Vec::new() }; FORMS] }
     }
 
     /// Fills in what is known of the instruction in `guest`.
@@ -300,136 +347,111 @@ impl Analyst {
     pub(crate) fn look_at(&mut self, guest: &mut Guest) {
         let instruction = &guest.instruction;
         // No explicit operand behind the fourth is in memory; the kinds of those that are not there
-        // are registers.
-        let memory = instruction.op0_kind() == OpKind::Memory
-            || instruction.op1_kind() == OpKind::Memory
-            || instruction.op2_kind() == OpKind::Memory
-            || instruction.op3_kind() == OpKind::Memory;
+        // are registers. One by one, as they were stored: loaded together they would stall.
+        let is_memory = |kind: OpKind| core::hint::black_box(kind) == OpKind::Memory;
+        let memory = is_memory(instruction.op0_kind())
+            | is_memory(instruction.op1_kind())
+            | is_memory(instruction.op2_kind())
+            | is_memory(instruction.op3_kind());
         let size = instruction.code_size() as usize & 3;
-        // What is in use together lies together.
-        let form = size * 2 + usize::from(memory);
-        let place = form.wrapping_mul(self.codes).wrapping_add(instruction.code() as usize);
-        let number = self.numbers.get(place).copied().unwrap_or(0);
-        if let Some(known) = usize::from(number).checked_sub(1).and_then(|n| self.known.get(n)) {
-            let flags = known.flags.unwrap_or_else(|| Flags::of(instruction));
-            let target = instruction.near_branch_target();
-            guest.kind = known.kind;
-            if let Kind::Branch(known) | Kind::Jump(known) | Kind::Call(known) = &mut guest.kind {
-                *known = target;
-            }
-            guest.access = known.access;
-            guest.written_operands = known.written_operands;
-            guest.writes_others = known.writes_others;
-            guest.flags_read = flags.read;
-            guest.flags_written = flags.written;
-            guest.changes_flags = flags.changed;
-            guest.may_fault = known.may_fault;
-            guest.vectors = known.vectors;
+        let form = self.known.get_mut(size * 2 + usize::from(memory));
+        let code = instruction.code() as usize;
+        if let Some(Some(known)) = form.as_ref().and_then(|form| form.get(code)) {
+            known.tell(guest);
             return;
         }
-        *guest = self.look_closely(&guest.instruction);
-        let instruction = &guest.instruction;
-        if is_common(guest)
-            && let Some(place) = self.numbers.get_mut(place)
-        {
-            self.known.push(Known {
-                kind: guest.kind,
-                written_operands: guest.written_operands,
-                writes_others: guest.writes_others,
-                access: guest.access,
-                may_fault: guest.may_fault,
-                vectors: guest.vectors,
-                flags: (!conditional_flags(instruction)).then(|| Flags::of(instruction)),
-            });
-            *place = self.known.len() as u16;
+        *guest = look_closely(&mut self.factory, &guest.instruction);
+        let Some(form) = form.filter(|_| is_common(guest)) else { return };
+        if form.is_empty() {
+            form.resize(Code::values().len(), None);
+        }
+        if let Some(place) = form.get_mut(code) {
+            *place = Some(Known::of(guest));
         }
     }
+}
 
-    fn look_closely(&mut self, instruction: &Instruction) -> Guest {
-        let flags = Flags::of(instruction);
-        let mut guest = Guest {
-            instruction: *instruction,
-            kind: Kind::Interpreted,
-            access: None,
-            written_operands: 0,
-            writes_others: false,
-            flags_read: flags.read,
-            flags_written: flags.written,
-            changes_flags: flags.changed,
-            may_fault: true,
-            vectors: uses_vectors(instruction),
-        };
-        guest.kind = kind(instruction);
-        if matches!(guest.kind, Kind::System(System::StoreSelector(_))) {
-            guest.access = Some(Access { size: 2, write: true });
-        }
-        if matches!(
-            guest.kind,
-            Kind::Plain | Kind::BitString | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect
-        ) && self.operands(&mut guest).is_none()
-        {
-            guest.kind = Kind::Interpreted;
-        }
-        guest.may_fault = match guest.kind {
-            Kind::Plain => guest.access.is_some() || can_trap(instruction),
-            Kind::Nop | Kind::Lea | Kind::Jump(_) | Kind::Branch(_) => false,
-            _ => true,
-        };
-        guest
+fn look_closely(factory: &mut InstructionInfoFactory, instruction: &Instruction) -> Guest {
+    let flags = Flags::of(instruction);
+    let mut guest = Guest {
+        instruction: *instruction,
+        kind: Kind::Interpreted,
+        access: None,
+        written_operands: 0,
+        writes_others: false,
+        flags_read: flags.read,
+        flags_written: flags.written,
+        changes_flags: flags.changed,
+        may_fault: true,
+        vectors: uses_vectors(instruction),
+    };
+    guest.kind = kind(instruction);
+    if matches!(guest.kind, Kind::System(System::StoreSelector(_))) {
+        guest.access = Some(Access { size: 2, write: true });
     }
+    if matches!(
+        guest.kind,
+        Kind::Plain | Kind::BitString | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect
+    ) && operands(factory, &mut guest).is_none()
+    {
+        guest.kind = Kind::Interpreted;
+    }
+    guest.may_fault = match guest.kind {
+        Kind::Plain => guest.access.is_some() || can_trap(instruction),
+        Kind::Nop | Kind::Lea | Kind::Jump(_) | Kind::Branch(_) => false,
+        _ => true,
+    };
+    guest
+}
 
-    /// `None` if the operands are of a form that is not translated.
-    fn operands(&mut self, guest: &mut Guest) -> Option<()> {
-        let instruction = guest.instruction;
-        let info = self.factory.info(&instruction);
-        let mut memory = 0;
-        for n in 0..instruction.op_count() {
-            let access = info.op_access(n);
-            let writes = matches!(
-                access,
-                OpAccess::Write
-                    | OpAccess::ReadWrite
-                    | OpAccess::CondWrite
-                    | OpAccess::ReadCondWrite
-            );
-            if writes {
-                guest.written_operands |= 1u8.checked_shl(n)?;
-            }
-            match instruction.op_kind(n) {
-                OpKind::Memory => {
-                    memory += 1;
-                    let size = instruction.memory_size().size() as u32;
-                    if size == 0 || size > 32 {
-                        return None;
-                    }
-                    guest.access = Some(Access { size, write: writes });
-                }
-                OpKind::Register => {
-                    let register = instruction.op_register(n);
-                    let known = register.is_gpr() || register.is_xmm() || register.is_ymm();
-                    if !known || register.number() > 15 && !register.is_gpr() {
-                        return None;
-                    }
-                }
-                kind if is_immediate(kind) => {}
-                _ => return None,
-            }
+/// `None` if the operands are of a form that is not translated.
+fn operands(factory: &mut InstructionInfoFactory, guest: &mut Guest) -> Option<()> {
+    let instruction = guest.instruction;
+    let info = factory.info(&instruction);
+    let mut memory = 0;
+    for n in 0..instruction.op_count() {
+        let access = info.op_access(n);
+        let writes = matches!(
+            access,
+            OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
+        );
+        if writes {
+            guest.written_operands |= 1u8.checked_shl(n)?;
         }
-        let explicit = |register: Register| {
-            (0..instruction.op_count()).any(|n| {
-                instruction.op_kind(n) == OpKind::Register
-                    && guest.written_operands >> n & 1 != 0
-                    && instruction.op_register(n).full_register() == register.full_register()
-            })
-        };
-        guest.writes_others = can_write_others(&instruction)
-            || info.used_registers().iter().any(|used| {
-                let written = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
-                written && used.register().is_gpr() && !explicit(used.register())
-            });
-        let expected = info.used_memory().len();
-        (memory <= 1 && (expected == memory || guest.kind != Kind::Plain)).then_some(())
+        match instruction.op_kind(n) {
+            OpKind::Memory => {
+                memory += 1;
+                let size = instruction.memory_size().size() as u32;
+                if size == 0 || size > 32 {
+                    return None;
+                }
+                guest.access = Some(Access { size, write: writes });
+            }
+            OpKind::Register => {
+                let register = instruction.op_register(n);
+                let known = register.is_gpr() || register.is_xmm() || register.is_ymm();
+                if !known || register.number() > 15 && !register.is_gpr() {
+                    return None;
+                }
+            }
+            kind if is_immediate(kind) => {}
+            _ => return None,
+        }
     }
+    let explicit = |register: Register| {
+        (0..instruction.op_count()).any(|n| {
+            instruction.op_kind(n) == OpKind::Register
+                && guest.written_operands >> n & 1 != 0
+                && instruction.op_register(n).full_register() == register.full_register()
+        })
+    };
+    guest.writes_others = can_write_others(&instruction)
+        || info.used_registers().iter().any(|used| {
+            let written = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
+            written && used.register().is_gpr() && !explicit(used.register())
+        });
+    let expected = info.used_memory().len();
+    (memory <= 1 && (expected == memory || guest.kind != Kind::Plain)).then_some(())
 }
 
 /// Arithmetic flags that are read, those that are new afterwards, and whether any may change.
@@ -481,7 +503,6 @@ fn kind(instruction: &Instruction) -> Kind {
             Kind::CallIndirect
         }
         FlowControl::Return if instruction.mnemonic() == Mnemonic::Ret => {
-            use iced_x86::Code;
             match (instruction.code(), word(instruction)) {
                 (Code::Retnq, 8) | (Code::Retnd, 4) | (Code::Retnw, 2) => Kind::Return(0),
                 (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) | (Code::Retnw_imm16, 2) => {
@@ -512,7 +533,6 @@ fn is_near(instruction: &Instruction) -> bool {
 }
 
 fn straight(instruction: &Instruction) -> Kind {
-    use iced_x86::Code;
     if let Some(step) = StringStep::of(instruction) {
         return step.kind(instruction);
     }

@@ -43,6 +43,7 @@ mod asm;
 mod blocks;
 mod cache;
 mod checks;
+mod copies;
 mod counters;
 mod crossing;
 mod emit;

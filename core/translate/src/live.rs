@@ -51,8 +51,11 @@ pub(crate) fn find(found: &mut Liveness, guests: &[Guest], mut ahead: Ahead<'_, 
     for (n, guest) in guests.iter().enumerate().rev() {
         live = match guest.kind {
             Kind::Branch(target) | Kind::Jump(target) | Kind::Call(target) => {
-                let known = further_on(guests, before, n, target);
-                let there = known.unwrap_or_else(|| ahead.at(target));
+                let there = match further_on(guests, before, n, target) {
+                    Some(known) => known,
+                    None if !matters(guests, n) => ALL_FLAGS,
+                    None => ahead.at(target),
+                };
                 if let Some(place) = at_target.get_mut(n) {
                     *place = there;
                 }
@@ -72,6 +75,21 @@ pub(crate) fn find(found: &mut Liveness, guests: &[Guest], mut ahead: Ahead<'_, 
         }
     }
     *looked_at = (ahead.first, ahead.end);
+}
+
+/// Whether it makes a difference what is live at the target of number `n`. Not for a branch
+/// forward on flags that were all new just before: nobody in front of them asks, and the way to
+/// the target gives up no flags.
+fn matters(guests: &[Guest], n: usize) -> bool {
+    let before = guests.get(..n).unwrap_or_default();
+    let Some(guest) = guests.get(n) else { return true };
+    match guest.kind {
+        Kind::Branch(target) if target > guest.instruction.ip() => {
+            let last = before.iter().rev().find(|guest| guest.changes_flags);
+            last.is_none_or(|guest| guest.flags_written != ALL_FLAGS)
+        }
+        _ => true,
+    }
 }
 
 /// What is live at a target behind number `n` of the run, where that is known already.

@@ -11,6 +11,7 @@ use kasane_interp::cpu::Cpu;
 use kasane_memory::GuestMemory;
 
 use crate::cache::Key;
+use crate::copies::Copies;
 use crate::emit::{self, Source, Translator};
 use crate::engine::Translated;
 use crate::guest::{Analyst, Guest, Kind};
@@ -34,14 +35,12 @@ pub(crate) struct Maker {
     shown: Box<[Option<bool>]>,
     heat: Box<[u8]>,
     hopeless: HashSet<Key>,
-    page: Box<[u8]>,
-    /// As it is later.
+    copies: Copies,
+    /// Bytes as they are later.
     again: Box<[u8]>,
     /// Empty, or of the last block.
     guests: Vec<Guest>,
     found: live::Liveness,
-    /// The guest-physical page that it is a copy of, maybe an old one.
-    page_of: Option<u64>,
     /// Liveness as debuggers and comparisons want it: every flag at every fault.
     pub(crate) strict: bool,
     /// Blocks are verified before they are used.
@@ -59,11 +58,10 @@ impl Maker {
             shown: alloc::vec![None; Code::values().len()].into_boxed_slice(),
             heat: alloc::vec![0; HEAT].into_boxed_slice(),
             hopeless: HashSet::new(),
-            page: alloc::vec![0; 4096].into_boxed_slice(),
+            copies: Copies::new(),
             again: alloc::vec![0; 4096].into_boxed_slice(),
             guests: Vec::with_capacity(BLOCK_INSTRUCTIONS),
             found: live::Liveness::default(),
-            page_of: None,
             strict: false,
             verifies: cfg!(debug_assertions),
             verifier: Verifier::new(),
@@ -106,7 +104,7 @@ impl Maker {
     fn read(&mut self, cpu: &Cpu, key: Key, page_len: usize) {
         let offset = key.gpa & 0xFFF;
         let page = Page {
-            bytes: self.page.get(..page_len).unwrap_or_default(),
+            bytes: self.copies.get(key.gpa & !0xFFF).get(..page_len).unwrap_or_default(),
             rip: key.rip.wrapping_sub(offset),
         };
         let options = decoder_options(cpu);
@@ -178,12 +176,8 @@ impl Translated {
         let page_len = key.mode.code_end().wrapping_sub(page_rip).min(4096) as usize;
         let gpa_page = key.gpa & !0xFFF;
         for _ in 0..TRIES {
-            if self.maker.page_of != Some(gpa_page) {
-                self.maker.page_of = None;
-                if cpu.tlb.memory().read(gpa_page, &mut self.maker.page).is_err() {
-                    return;
-                }
-                self.maker.page_of = Some(gpa_page);
+            if !self.maker.copies.load(cpu.tlb.memory(), gpa_page) {
+                return;
             }
             self.maker.read(cpu, key, page_len);
             let Some(last) = self.maker.guests.last() else {
@@ -200,13 +194,14 @@ impl Translated {
             }
             // The page may be an old copy. What was used of it is looked at again, now that changes
             // are noticed.
-            let Some(used) = self.maker.page.get(first as usize..end as usize) else { return };
+            let copy = self.maker.copies.get(gpa_page);
+            let Some(used) = copy.get(first as usize..end as usize) else { return };
             let Some(now) = self.maker.again.get_mut(..used.len()) else { return };
             if cpu.tlb.memory().read(gpa_page.wrapping_add(first), now).is_err() {
                 return;
             }
             if now != used {
-                self.maker.page_of = None;
+                self.maker.copies.forget(gpa_page);
                 continue;
             }
             if !self.add(cpu, key, mark.version) {
@@ -225,7 +220,8 @@ impl Translated {
             return false;
         }
         let at = cache.next();
-        let Maker { translator, guests, found, page, .. } = &mut self.maker;
+        let Maker { translator, guests, found, copies, .. } = &mut self.maker;
+        let page = copies.get(key.gpa & !0xFFF);
         let source = Source {
             guests,
             bytes: page.get(key.gpa as usize & 0xFFF..).unwrap_or_default(),

@@ -122,11 +122,12 @@ pub(crate) struct Origin {
     pub(crate) rip: u64,
 }
 
-/// A packed site: the first `len` of `bytes`, and behind them room for the address of an
-/// instruction, if there is one.
+/// A packed site: `len` bytes, the first 8 of them in `low`, and behind them room for the address
+/// of an instruction, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Packed {
-    pub(crate) bytes: [u8; 16],
+    pub(crate) low: u64,
+    pub(crate) high: u64,
     pub(crate) len: usize,
     pub(crate) has_op: bool,
 }
@@ -179,11 +180,11 @@ impl<O> Site<O> {
             Some(near) => packing.push(u64::from(near as u16), 2),
             None => packing.push(rip, 8),
         }
-        if let Some(place) = place {
-            packing.push(within(place), 2);
-        }
-        let (bytes, len) = (packing.bits.to_le_bytes(), packing.len as usize);
-        Packed { bytes, len, has_op: kind == INTERPRET }
+        // Behind the last byte there is nothing, so what is too much does no harm.
+        packing.push(within(place.unwrap_or(origin.entry)), 2 * u32::from(place.is_some()));
+        let Packing { bits, len } = packing;
+        let (low, high, len) = (bits as u64, (bits >> 64) as u64, len as usize);
+        Packed { low, high, len, has_op: kind == INTERPRET }
     }
 }
 

@@ -30,7 +30,7 @@ use super::memory::Reach;
 use super::names::number;
 use super::{Emitter, Later};
 use crate::asm::{Condition, Jump, Mem, reg};
-use crate::checks::{CHECKED_SIZES, is_within};
+use crate::checks::{is_within, number_of};
 use crate::guest::{Access, Guest, Kind};
 use crate::sites::{Site, Way};
 
@@ -125,7 +125,7 @@ impl Emitter<'_> {
         let held =
             self.held.filter(|held| held.operand == operand && (held.write || !access.write));
         let anchor = held.and_then(|held| held.anchor);
-        let size = CHECKED_SIZES.iter().position(|size| *size == access.size);
+        let size = number_of(access.size);
         if let (Some(held), Some(anchor), Some(size)) = (held, anchor, size) {
             let distance = disp.wrapping_sub(anchor) as i32;
             self.asm.lea(true, reg::R11, Mem::base(reg::R9, distance));

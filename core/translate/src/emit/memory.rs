@@ -68,7 +68,7 @@ pub(super) enum Reach {
 impl Reach {
     pub(super) fn mem(self) -> Mem {
         match self {
-            Self::Base { base, disp } => Mem { base: Some(base), index: Some((reg::R10, 0)), disp },
+            Self::Base { base, disp } => Mem::new(Some(base), Some((reg::R10, 0)), disp),
             Self::Host => Mem::base(reg::R9, 0),
         }
     }
@@ -239,7 +239,7 @@ impl Emitter<'_> {
         let base = self.part(base, reg::R9);
         let index = self.part(index, reg::R10);
         let shift = instruction.memory_index_scale().trailing_zeros() as u8;
-        let mem = Mem { base, index: index.map(|index| (index, shift)), disp: disp as i32 };
+        let mem = Mem::new(base, index.map(|index| (index, shift)), disp as i32);
         let bytes = bytes.min(own);
         self.asm.lea(bytes == 8, to, mem);
         if bytes == 2 {

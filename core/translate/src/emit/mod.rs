@@ -41,6 +41,7 @@ use crate::stubs::Stubs;
 use flags::{Flags, Moves};
 use flow::condition;
 use held::{Held, Recheck};
+use names::Unusual;
 
 /// An instruction that may raise a host exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,8 @@ pub(crate) struct Translator {
     encoder: Encoder,
     checks: Checks,
     moves: Moves,
+    /// See [`Unusual::table`].
+    registers: [u8; 256],
     /// Empty, with room.
     later: Vec<Later>,
     spare: Option<Translated>,
@@ -139,6 +142,7 @@ impl Translator {
             encoder: Encoder::new(64),
             checks: Checks::new(),
             moves: Moves::new(),
+            registers: Unusual::table(),
             later: Vec::new(),
             spare: None,
         }
@@ -157,6 +161,7 @@ impl Translator {
             encoder: &mut self.encoder,
             checks: &self.checks,
             moves: &self.moves,
+            registers: &self.registers,
             slots,
             ops: room.ops,
             site_bytes: 0,
@@ -237,6 +242,7 @@ struct Emitter<'a> {
     encoder: &'a mut Encoder,
     checks: &'a Checks,
     moves: &'a Moves,
+    registers: &'a [u8; 256],
     slots: &'a mut Numbers,
     ops: Vec<(usize, u32)>,
     site_bytes: usize,

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use super::NotEncodable;
 use super::memory::Reach;
-use crate::asm::{Mem, reg};
+use crate::asm::reg;
 use crate::guest::Guest;
 
 /// A guest register that lives in the state block.
@@ -43,13 +43,69 @@ pub(super) fn number(register: Register) -> u8 {
     number as u8
 }
 
+/// What is unusual about the registers that an instruction has as operands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unusual(u8);
+
+impl Unusual {
+    const HOMED: u8 = 1;
+    /// RSP, which has another host register.
+    const STACK: u8 = 2;
+    const HIGH_BYTE: u8 = 4;
+
+    fn of_register(register: Register) -> u8 {
+        use Register::{AH, BH, CH, DH};
+        match register {
+            AH | CH | DH | BH => Self::HIGH_BYTE,
+            _ if !register.is_gpr() => 0,
+            _ if is_homed(number(register)) => Self::HOMED,
+            _ if number(register) == reg::RSP => Self::STACK,
+            _ => 0,
+        }
+    }
+    /// That of each register.
+    pub(super) fn table() -> [u8; 256] {
+        let mut table = [0; 256];
+        for register in Register::values() {
+            if let Some(place) = table.get_mut(register as usize) {
+                *place = Self::of_register(register);
+            }
+        }
+        table
+    }
+    /// An operand that is no register counts as none. Behind the fourth there are only constants.
+    #[inline]
+    pub(super) fn of(table: &[u8; 256], instruction: &Instruction) -> Self {
+        let one = |register: Register| table.get(register as usize).copied().unwrap_or(0);
+        Self(
+            one(instruction.op0_register())
+                | one(instruction.op1_register())
+                | one(instruction.op2_register())
+                | one(instruction.op3_register()),
+        )
+    }
+    /// All registers stay what they are, and none is AH, CH, DH or BH.
+    pub(super) fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+    pub(super) fn has_high_byte(self) -> bool {
+        self.0 & Self::HIGH_BYTE != 0
+    }
+    /// Nothing but that.
+    pub(super) fn is_high_byte(self) -> bool {
+        self.0 == Self::HIGH_BYTE
+    }
+    pub(super) fn has_homed(self) -> bool {
+        self.0 & Self::HOMED != 0
+    }
+}
+
 /// The registers in the state block that an instruction has as operands.
+#[derive(Default)]
 pub(super) struct Homed {
     /// Guest register and the scratch register that stands for it.
     places: [(u8, u8); 4],
     pub(super) count: usize,
-    /// RSP is an operand, which has another host register.
-    has_rsp: bool,
     /// Bit n: guest register n is written.
     written: u16,
 }
@@ -57,7 +113,7 @@ pub(super) struct Homed {
 impl Homed {
     pub(super) fn of(guest: &Guest) -> Self {
         let instruction = &guest.instruction;
-        let mut homed = Self { places: [(0, 0); 4], count: 0, has_rsp: false, written: 0 };
+        let mut homed = Self::default();
         // Behind the fourth operand there are only constants.
         let operands = [
             (instruction.op0_kind(), instruction.op0_register()),
@@ -72,7 +128,6 @@ impl Homed {
             }
             let guest_register = number(register);
             if !is_homed(guest_register) {
-                homed.has_rsp |= guest_register == reg::RSP;
                 continue;
             }
             if guest.written_operands >> n & 1 != 0 {
@@ -85,10 +140,6 @@ impl Homed {
             }
         }
         homed
-    }
-    /// Whether all registers stay what they are.
-    pub(super) fn renames_nothing(&self) -> bool {
-        self.count == 0 && !self.has_rsp
     }
     pub(super) fn assign(&mut self, free: &[u8]) -> Result<(), NotEncodable> {
         for (n, place) in self.places.iter_mut().take(self.count).enumerate() {
@@ -113,12 +164,12 @@ impl Homed {
 
 pub(super) fn rename_memory(instruction: &mut Instruction, reach: Reach) {
     instruction.set_segment_prefix(Register::None);
-    let Mem { base, index, disp } = reach.mem();
-    let register = |number: Option<(u8, u8)>| {
-        number.map_or(Register::None, |(number, _)| Register::RAX + u32::from(number))
+    let (base, index, disp) = match reach {
+        Reach::Base { base, disp } => (base, Register::R10, disp),
+        Reach::Host => (reg::R9, Register::None, 0),
     };
-    instruction.set_memory_base(register(base.map(|base| (base, 0))));
-    instruction.set_memory_index(register(index));
+    instruction.set_memory_base(Register::RAX + u32::from(base));
+    instruction.set_memory_index(index);
     instruction.set_memory_index_scale(1);
     instruction.set_memory_displacement64(i64::from(disp) as u64);
     instruction.set_memory_displ_size(u32::from(disp != 0));

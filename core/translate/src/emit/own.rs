@@ -19,7 +19,11 @@ struct Bytes(u128);
 impl Bytes {
     #[inline]
     fn at(self, place: u32) -> u8 {
-        self.0.wrapping_shr(place.wrapping_mul(8)) as u8
+        self.from(place) as u8
+    }
+    #[inline]
+    fn from(self, place: u32) -> u128 {
+        self.0.wrapping_shr(place.wrapping_mul(8))
     }
 }
 
@@ -36,13 +40,9 @@ impl Made {
     pub(super) fn emit(&self, asm: &mut Asm) {
         asm.piece(self.head);
         let (disp, len) = self.disp;
-        if len != 0 {
-            asm.sequence(&disp.to_le_bytes(), len);
-        }
+        asm.sequence(&disp.to_le_bytes(), len);
         let (constant, len) = self.constant;
-        if len != 0 {
-            asm.sequence(&constant.to_le_bytes(), len as usize);
-        }
+        asm.sequence(&constant.to_le_bytes(), len as usize);
     }
 }
 
@@ -82,8 +82,7 @@ pub(super) fn with_memory(code: &[u8; 16], len: usize, mem: Mem) -> Option<Made>
             return None;
         }
     }
-    let base = mem.base?;
-    let (x, b) = (mem.index.map_or(0, |(index, _)| index >> 3), base >> 3);
+    let (x, b) = (mem.index_number() >> 3, mem.base_number() >> 3);
     let at = match code.at(at) {
         0xC4 | 0xC5 => vex(&mut made, code, at, x << 6 | b << 5),
         0x62 | 0x8F => return None, // EVEX, XOP; or POP, which is nothing of the kind
@@ -106,13 +105,9 @@ pub(super) fn with_memory(code: &[u8; 16], len: usize, mem: Mem) -> Option<Made>
 fn legacy(made: &mut Piece, code: Bytes, mut at: u32, bits: u8) -> Option<u32> {
     let first = code.at(at);
     let has_rex = first & 0xF0 == 0x40;
-    if has_rex {
-        at = at.wrapping_add(1);
-    }
-    let rex = if has_rex { first & !3 | bits } else { 0x40 | bits };
-    if has_rex || bits != 0 {
-        made.byte(rex);
-    }
+    at = at.wrapping_add(u32::from(has_rex));
+    let own = u8::from(has_rex).wrapping_neg() & first & !3;
+    made.byte_if(0x40 | own | bits, has_rex || bits != 0);
     let opcode = code.at(at);
     let escapes = match (opcode, code.at(at.wrapping_add(1))) {
         (0x0F, 0x38 | 0x3A) => 2,
@@ -123,9 +118,8 @@ fn legacy(made: &mut Piece, code: Bytes, mut at: u32, bits: u8) -> Option<u32> {
         _ if is_kept_prefix(opcode) || is_segment_or_size_of_addresses(opcode) => return None,
         _ => 0,
     };
-    for n in 0..=escapes {
-        made.byte(code.at(at.wrapping_add(n)));
-    }
+    let opcodes = u32::MAX.wrapping_shr(24u32.wrapping_sub(escapes * 8));
+    made.append(code.from(at) as u32 & opcodes, escapes.wrapping_add(1));
     Some(at.wrapping_add(escapes).wrapping_add(1))
 }
 
@@ -157,15 +151,13 @@ fn vex(made: &mut Piece, code: Bytes, at: u32, bits: u8) -> u32 {
 /// Bytes of SIB and displacement.
 fn operand_len(mod_rm: u8, sib: u8) -> Option<u32> {
     let (mode, rm) = (mod_rm >> 6, mod_rm & 7);
+    if mode == 3 {
+        return None; // a register
+    }
     let has_sib = rm == 4;
-    let disp = match mode {
-        0 if rm == 5 || has_sib && sib & 7 == 5 => 4,
-        0 => 0,
-        1 => 1,
-        2 => 4,
-        _ => return None, // a register
-    };
-    Some(u32::from(has_sib).wrapping_add(disp))
+    let without_base = mode == 0 && (rm == 5 || has_sib && sib & 7 == 5);
+    let long = u32::from(mode == 2 || without_base) * 4;
+    Some(u32::from(has_sib).wrapping_add(long).wrapping_add(u32::from(mode == 1)))
 }
 
 #[cfg(test)]
@@ -267,7 +259,7 @@ mod tests {
                 prop_assert_eq!(disp(&found), disp(&expected));
                 prop_assert_eq!(found.segment_prefix(), Register::None);
                 prop_assert_eq!(found.has_lock_prefix(), expected.has_lock_prefix());
-                prop_assert_eq!(number(found.memory_base()), reach.mem().base.unwrap());
+                prop_assert_eq!(number(found.memory_base()), reach.mem().base_number());
             }
         }
     }

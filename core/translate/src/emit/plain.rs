@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::flags::Flags;
 use super::memory::{Reach, address_size};
-use super::names::{Homed, host_of, is_homed, number, rename_memory, rename_registers};
+use super::names::{Homed, Unusual, host_of, is_homed, number, rename_memory, rename_registers};
 use super::own::{has_plain_prefixes, with_memory};
 use super::{Emitter, FaultPoint, NotEncodable};
 use crate::asm::{Mem, reg};
@@ -63,7 +63,7 @@ impl Emitter<'_> {
         }
         let (bits, size) = if wide { (6, 3) } else { (5, 2) };
         self.asm.bytes(&[0x49, 0xC1, 0xFA, bits]); // sar r10, bits
-        let word = Mem { base: Some(reg::R9), index: Some((reg::R10, size)), disp: 0 };
+        let word = Mem::new(Some(reg::R9), Some((reg::R10, size)), 0);
         self.asm.lea(bytes == 8, reg::R9, word);
         self.reach_host(instruction.memory_segment(), access.size, access.write);
         // The bit's number within the word.
@@ -89,10 +89,12 @@ impl Emitter<'_> {
 
     /// The guest's own instruction with its operands renamed.
     pub(super) fn plain(&mut self, index: usize, guest: &Guest) -> Result<(), NotEncodable> {
-        let mut homed = Homed::of(guest);
+        let unusual = Unusual::of(self.registers, &guest.instruction);
+        let mut homed = if unusual.has_homed() { Homed::of(guest) } else { Homed::default() };
         let mut free: &[u8] = &[reg::R11, reg::R10, reg::R9];
         let mut reached = None;
-        let high = high_byte(&guest.instruction).filter(|_| guest.access.is_some());
+        let high = unusual.has_high_byte() && guest.access.is_some();
+        let high = if high { high_byte(&guest.instruction) } else { None };
         if guest.access.is_some() {
             // Not by its base, which may be the register whose bytes are exchanged.
             let kept = homed.count.wrapping_add(if high.is_some() { 2 } else { 0 });
@@ -110,7 +112,8 @@ impl Emitter<'_> {
         if guest.flags_read != 0 || guest.changes_flags && kept != 0 {
             self.need_host_flags(); // by way of R11, which nobody uses yet
         }
-        if high.is_none() && homed.renames_nothing() && self.of_own_bytes(guest, reached) {
+        let own = unusual.is_nothing() || unusual.is_high_byte() && reached.is_none();
+        if own && self.of_own_bytes(guest, reached) {
             return Ok(());
         }
         let mut renamed = guest.instruction;

@@ -137,7 +137,7 @@ impl Emitter<'_> {
         self.check(step.size, Way::of(write, write), Reached::Otherwise);
         self.asm.zero_extend(step.width, reg::R11, RCX);
         let shift = step.size.trailing_zeros() as u8;
-        let end = Mem { base: Some(reg::R9), index: Some((reg::R11, shift)), disp: 0 };
+        let end = Mem::new(Some(reg::R9), Some((reg::R11, shift)), 0);
         self.asm.lea(true, reg::R11, end);
         self.asm.cmp_imm(reg::R11, PAGE);
         self.interpret_unless(Condition::BelowOrEqual, guest);

@@ -26,7 +26,7 @@ fn checked(size: i32, before: impl FnOnce(&mut Asm), behind: impl FnOnce(&mut As
     Made::by_hand(USER, asm.code)
 }
 fn reached(base: u8, disp: i32) -> Mem {
-    Mem { base: Some(base), index: Some((reg::R10, 0)), disp }
+    Mem::new(Some(base), Some((reg::R10, 0)), disp)
 }
 
 #[test]
