@@ -24,6 +24,7 @@ pub mod saved;
 pub mod socket;
 pub mod system;
 pub mod uart;
+pub mod virtio;
 
 pub use bus::{AddressSpace, Device, MapError, MappingId, Reply};
 pub use interrupts::InterruptRouter;
