@@ -90,6 +90,7 @@ pub fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
         memory: Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 16)])),
         apics,
         deadline_changed: home.clone(),
+        devices: Vec::new(),
     };
     let config = MachineConfig { cpus: 2, memory_bytes: 32 << 20, ..MachineConfig::default() };
     (Machine::new(&config, ports).expect("the board is sound"), home)

@@ -8,6 +8,7 @@ extern crate std;
 
 pub mod boot;
 mod config;
+mod devices;
 mod dispatch;
 mod firmware;
 pub mod layout;
@@ -23,6 +24,7 @@ mod tracing;
 mod wiring;
 
 pub use config::{CrashPolicy, MachineConfig};
+pub use devices::{DeviceKind, PciDevice};
 pub use dispatch::Action;
 pub use machine::{Machine, MachineError, MachinePorts};
 pub use power::PowerRequest;

@@ -45,6 +45,10 @@ pub trait VirtioChip: Send + 'static {
     fn reset(&mut self, effects: &mut Vec<Self::Effect>);
     /// The driver has made something available in `queue`, or may have.
     fn notified(&mut self, queue: u16, io: &mut Io<'_, Self::Effect>);
+    /// Whether nothing is under way elsewhere that belongs to a chain.
+    fn is_settled(&self) -> bool {
+        true
+    }
     /// The state now. The machine is paused, and [`settle`](super::VirtioWiring::settle) was called.
     fn save(&self) -> Self::Form;
     /// Takes over a saved state.

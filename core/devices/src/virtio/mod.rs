@@ -34,12 +34,14 @@
 //! Lock order: a device's lock is a leaf. Guest memory is touched under it, which takes no lock of
 //! a device.
 
+pub mod blk;
 mod chip;
 mod core_state;
 mod io;
 pub mod queue;
 #[cfg(test)]
 mod rig;
+pub mod rng;
 mod saved;
 mod socket;
 #[cfg(test)]

@@ -205,14 +205,20 @@ impl<R: RawMutex + Send + Sync, C: VirtioChip> Saved for VirtioSocket<R, C> {
         &self.section
     }
     fn settle(&self) {
-        (self.wiring.settle)();
+        // What is completed may ask for more: a write that is to be durable for its flush.
+        loop {
+            (self.wiring.settle)();
+            if self.inspect(|core| core.chip().is_settled()) {
+                return;
+            }
+        }
     }
     fn save(&self) -> Section {
         saved::save(&self.core.lock(), &self.section)
     }
     fn restore(&self, section: &Section) -> Result<(), RestoreError> {
         // What is under way belongs to the state that is left.
-        (self.wiring.settle)();
+        self.settle();
         saved::restore(&mut self.core.lock(), &self.section, section)
     }
 }

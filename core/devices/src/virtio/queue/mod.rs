@@ -22,7 +22,7 @@ mod split;
 pub use chain::{CHAIN_MAX, Chain, ChainId};
 pub use error::QueueError;
 pub use place::{QueuePlace, RingForm};
-pub use ranges::{fill, gather, len, part, scatter};
+pub use ranges::{gather, len, part, scatter};
 pub(super) use saved::QueueForm;
 
 use kasane_memory::GuestMemory;

@@ -72,11 +72,3 @@ pub fn scatter(
     }
     Ok(done)
 }
-
-/// Fills all of the ranges with `byte`.
-///
-/// # Errors
-/// Some of it is not in memory.
-pub fn fill(memory: &dyn GuestMemory, ranges: &[GuestRange], byte: u8) -> Result<(), MemoryError> {
-    ranges.iter().try_for_each(|range| memory.fill(range.gpa, range.len.into(), byte))
-}
