@@ -105,6 +105,11 @@ impl QueueDriver {
         table + 16 * u64::from(index)
     }
 
+    /// Descriptors that are free.
+    pub(crate) fn room(&self) -> usize {
+        self.free.len()
+    }
+
     /// Makes a chain available: its id. There must be room.
     pub(crate) fn add(&mut self, pieces: &[Piece], told: Told) -> u16 {
         match told {
@@ -254,18 +259,34 @@ impl QueueDriver {
 
     /// Asks for an interrupt for the next chain that is used.
     pub(crate) fn ask_for_next(&self) {
+        self.ask_beyond(0);
+    }
+
+    /// Asks for an interrupt once `beyond` more chains (descriptors, if packed) were used, and one.
+    /// Without event indices, for all.
+    pub(crate) fn ask_beyond(&self, beyond: u16) {
         match (self.form(), self.features & feature::EVENT_IDX != 0) {
             (RingForm::Split, false) => self.ram.store_u16(self.place.driver, 0).unwrap(),
             (RingForm::Split, true) => {
                 let at = self.place.driver + 4 + 2 * u64::from(self.place.size);
-                self.ram.store_u16(at, self.used).unwrap();
+                self.ram.store_u16(at, self.used.wrapping_add(beyond)).unwrap();
             }
             (RingForm::Packed, events) => {
-                let event = self.used | if self.used_wrap { 0x8000 } else { 0 };
+                let at = self.used + beyond;
+                let wrap = self.used_wrap != (at >= self.place.size);
+                let event = at % self.place.size | if wrap { 0x8000 } else { 0 };
                 self.ram.store_u16(self.place.driver, event).unwrap();
                 let flags = if events { 2 } else { 0 };
                 self.ram.store_u16(self.place.driver + 2, flags).unwrap();
             }
+        }
+    }
+
+    /// Asks for no interrupts.
+    pub(crate) fn ask_for_none(&self) {
+        match self.form() {
+            RingForm::Split => self.ram.store_u16(self.place.driver, 1).unwrap(),
+            RingForm::Packed => self.ram.store_u16(self.place.driver + 2, 1).unwrap(),
         }
     }
 }
@@ -361,6 +382,12 @@ impl<C: VirtioChip> Rig<C> {
         self.buffers += (len as u64).next_multiple_of(16);
         assert!(self.buffers <= RAM_LEN as u64, "buffers for one test");
         GuestRange { gpa, len: len as u32 }
+    }
+
+    /// Fills a buffer.
+    pub(crate) fn ram_fill(&self, piece: Piece, byte: u8) {
+        let (range, _) = piece.parts();
+        self.ram.fill(range.gpa, range.len.into(), byte).unwrap();
     }
 
     /// The bytes of a buffer.

@@ -18,6 +18,8 @@ mod place;
 mod ranges;
 mod saved;
 mod split;
+#[cfg(test)]
+mod tests;
 
 pub use chain::{CHAIN_MAX, Chain, ChainId};
 pub use error::QueueError;
