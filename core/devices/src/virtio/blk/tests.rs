@@ -95,12 +95,8 @@ fn a_read_takes_the_guests_own_memory_and_ends_with_its_status() {
 fn the_frame_is_found_wherever_descriptors_end() {
     let mut rig = started();
     let bytes = header(request::IN, 0);
-    let pieces = [
-        rig.readable(&bytes[..5]),
-        rig.readable(&bytes[5..]),
-        rig.writable(500),
-        rig.writable(13),
-    ];
+    let pieces =
+        [rig.readable(&bytes[..5]), rig.readable(&bytes[5..]), rig.writable(500), rig.writable(13)];
 
     let id = rig.send(0, &pieces);
 
@@ -202,8 +198,7 @@ fn a_read_only_disk_says_so_and_is_not_written() {
 #[test]
 fn the_serial_number_is_told() {
     let mut rig = started();
-    let pieces =
-        [rig.readable(&header(request::GET_ID, 0)), rig.writable(20), rig.writable(1)];
+    let pieces = [rig.readable(&header(request::GET_ID, 0)), rig.writable(20), rig.writable(1)];
     let id = rig.send(0, &pieces);
     assert_eq!(rig.used(0), Some((id, 21)));
     assert_eq!(String::from_utf8(rig.bytes(pieces[1])).unwrap().trim_end_matches('\0'), "SERIAL");
