@@ -274,7 +274,7 @@ impl QueueDriver {
             (RingForm::Packed, events) => {
                 let at = self.used + beyond;
                 let wrap = self.used_wrap != (at >= self.place.size);
-                let event = at % self.place.size | if wrap { 0x8000 } else { 0 };
+                let event = (at % self.place.size) | if wrap { 0x8000 } else { 0 };
                 self.ram.store_u16(self.place.driver, event).unwrap();
                 let flags = if events { 2 } else { 0 };
                 self.ram.store_u16(self.place.driver + 2, flags).unwrap();
