@@ -33,6 +33,8 @@ pub use state::{SavedHeader, SavedStateError};
 pub use statistics::{Count, Statistics};
 
 #[cfg(test)]
+mod devices_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod tests;
