@@ -6,6 +6,8 @@
 //! machine, `glue` what it is wired to, `saved` its versioned state, `tests` drivers' sequences.
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod acpi_pm;
 pub mod bus;

@@ -383,15 +383,14 @@ impl<R: RawMutex + Send + Sync + 'static> PciBus<R> {
         let mut state = self.state.lock();
         let result = call(&mut state, &mut messages);
         let levels = state.isa_levels();
-        state.isa.note(levels, 0);
-        let mut changes = state.isa.start();
+        let mut changes = state.isa.note(levels, 0);
         drop(state);
         for message in messages {
             self.outputs.messages.signal(message);
         }
         while let Some(now) = changes {
             now.drive(&self.outputs.isa);
-            changes = self.state.lock().isa.next();
+            changes = self.state.lock().isa.after(now);
         }
         result
     }

@@ -59,12 +59,11 @@ impl<R: RawMutex> InterruptStatus<R> {
         let mut state = self.state.lock();
         let result = change(&mut state.bits);
         let level = u32::from(state.bits != 0);
-        state.outbox.note(level, 0);
-        let mut changes = state.outbox.start();
+        let mut changes = state.outbox.note(level, 0);
         drop(state);
         while let Some(now) = changes {
             now.drive(&self.wire);
-            changes = self.state.lock().outbox.next();
+            changes = self.state.lock().outbox.after(now);
         }
         result
     }
