@@ -25,6 +25,8 @@ pub struct ChainId {
     pub(super) id: u16,
     /// Descriptors that it takes in the ring.
     pub(super) descriptors: u16,
+    /// Which life of the queue it is of.
+    pub(super) life: u16,
 }
 
 /// A buffer that the driver has made available.

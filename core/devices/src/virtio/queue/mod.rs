@@ -46,6 +46,8 @@ pub struct Queue {
     place: QueuePlace,
     /// There once the driver has switched it on.
     ring: Option<Ring>,
+    /// Counts resets: chains of before are of no use.
+    life: u16,
 }
 
 impl Queue {
@@ -53,7 +55,7 @@ impl Queue {
     #[must_use]
     pub fn new(size_max: u16) -> Self {
         let place = QueuePlace { size: size_max, ..QueuePlace::default() };
-        Self { size_max, place, ring: None }
+        Self { size_max, place, ring: None, life: 0 }
     }
 
     /// The most entries.
@@ -107,9 +109,9 @@ impl Queue {
         Ok(())
     }
 
-    /// As it was made.
+    /// As it was made. What is out is forgotten.
     pub fn reset(&mut self) {
-        *self = Self::new(self.size_max);
+        *self = Self { life: self.life.wrapping_add(1), ..Self::new(self.size_max) };
     }
 
     fn parts<'a>(
@@ -130,16 +132,21 @@ impl Queue {
         memory: &dyn GuestMemory,
         features: u64,
     ) -> Result<Option<Chain>, QueueError> {
-        match self.parts(memory, features) {
-            None => Ok(None),
-            Some((Ring::Split(ring), on)) => ring.pop(on),
-            Some((Ring::Packed(ring), on)) => ring.pop(on),
-        }
+        let life = self.life;
+        let chain = match self.parts(memory, features) {
+            None => return Ok(None),
+            Some((Ring::Split(ring), on)) => ring.pop(on)?,
+            Some((Ring::Packed(ring), on)) => ring.pop(on)?,
+        };
+        Ok(chain.map(|chain| Chain { id: ChainId { life, ..chain.id }, ..chain }))
     }
 
     /// Takes back the last `pop`: the chain will come again. Several go back in reverse order,
     /// and none that was taken before one that was pushed.
     pub fn put_back(&mut self, id: ChainId) {
+        if id.life != self.life {
+            return;
+        }
         match &mut self.ring {
             None => {}
             Some(Ring::Split(ring)) => ring.put_back(),
@@ -148,7 +155,7 @@ impl Queue {
     }
 
     /// Gives a chain back, of which the device has written `written` bytes, from the beginning of
-    /// its writable part on.
+    /// its writable part on. A chain that was taken before the last reset goes nowhere.
     ///
     /// # Errors
     /// The ring is not in memory.
@@ -159,6 +166,9 @@ impl Queue {
         used: (ChainId, u32),
     ) -> Result<(), QueueError> {
         let (id, written) = used;
+        if id.life != self.life {
+            return Ok(());
+        }
         match self.parts(memory, features) {
             None => Ok(()),
             Some((Ring::Split(ring), on)) => ring.push(on, id, written),

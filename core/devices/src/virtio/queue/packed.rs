@@ -136,11 +136,11 @@ impl PackedRing {
                     let entry = Descriptor::read(on.memory, descriptor.address, index)?;
                     chain.add(entry, entry.packed().1)?;
                 }
-                return Ok(chain.finish(ChainId { id, descriptors }));
+                return Ok(chain.finish(ChainId { id, descriptors, life: 0 }));
             }
             chain.add(descriptor, flags)?;
             if flags & flag::NEXT == 0 {
-                return Ok(chain.finish(ChainId { id, descriptors }));
+                return Ok(chain.finish(ChainId { id, descriptors, life: 0 }));
             }
             at = at.forward(1, on.place.size);
         }

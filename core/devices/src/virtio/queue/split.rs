@@ -149,7 +149,7 @@ fn read_chain(on: Ground<'_>, head: u16) -> Result<Chain, QueueError> {
         }
         chain.add(descriptor, flags)?;
         if flags & flag::NEXT == 0 {
-            return Ok(chain.finish(ChainId { id: head, descriptors: 1 }));
+            return Ok(chain.finish(ChainId { id: head, descriptors: 1, life: 0 }));
         }
         index = next;
     }

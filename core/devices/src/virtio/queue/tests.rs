@@ -242,6 +242,25 @@ proptest! {
 }
 
 #[test]
+fn a_chain_of_before_a_reset_goes_nowhere() {
+    for features in [0, feature::RING_PACKED] {
+        let (mut queue, mut driver) = pair(8, features);
+        let piece = Piece::Writable(GuestRange { gpa: 0x20_0000, len: 1 });
+        driver.add(&[piece, piece, piece], Told::InTheRing);
+        let chain = queue.pop(&*driver.ram, features).unwrap().unwrap();
+        let before = queue.clone();
+        queue.reset();
+        queue.set_place(QueuePlace { size: 2, ..driver.place });
+        queue.enable(RingForm::of(features)).unwrap();
+        let fresh = queue.clone();
+        queue.put_back(chain.id);
+        queue.push(&*driver.ram, features, (chain.id, 1)).unwrap();
+        assert_eq!((driver.used(), queue), (None, fresh));
+        assert_eq!(before.in_flight(), if features == 0 { 1 } else { 3 });
+    }
+}
+
+#[test]
 fn a_driver_that_wants_no_interrupts_gets_none() {
     for features in [0, feature::RING_PACKED] {
         let (mut queue, mut driver) = pair(8, features);
