@@ -1,5 +1,7 @@
 //! What the targets share: a home that does nothing, and machines and vCPUs in it.
 
+pub mod virtio;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +10,7 @@ use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, Feature, FeatureSet};
 use kasane_cpu::{AccessSize, Entry, Exit, Partition, Vcpu};
 use kasane_interp::{InterpConfig, InterpPartition};
-use kasane_machine::{Action, Machine, MachineConfig, MachinePorts};
+use kasane_machine::{Action, Machine, MachineConfig, MachinePorts, PciDevice};
 use kasane_memory::{Ram, RamSlot};
 use kasane_ports::{Clock, Console, Entropy, HeavyBarrier, Kick, Trace, TraceEvent};
 use parking_lot::RawMutex;
@@ -78,8 +80,16 @@ impl HeavyBarrier for Home {
 /// A machine with 2 processors.
 #[must_use]
 pub fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
+    let (machine, home, _) = machine_with(Vec::new());
+    (machine, home)
+}
+
+/// A machine with 2 processors and these devices, and its memory: 64 KiB.
+#[must_use]
+pub fn machine_with(devices: Vec<PciDevice>) -> (Arc<Machine<RawMutex>>, Arc<Home>, Arc<Ram>) {
     let apics = Arc::new(ApicBus::new(2));
     let home = Home::new(apics.clone());
+    let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 16)]));
     let ports = MachinePorts {
         clock: home.clone(),
         entropy: home.clone(),
@@ -87,12 +97,13 @@ pub fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
         console_room: None,
         debug_console: Some(home.clone()),
         trace: home.clone(),
-        memory: Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 16)])),
+        memory: ram.clone(),
         apics,
         deadline_changed: home.clone(),
+        devices,
     };
     let config = MachineConfig { cpus: 2, memory_bytes: 32 << 20, ..MachineConfig::default() };
-    (Machine::new(&config, ports).expect("the board is sound"), home)
+    (Machine::new(&config, ports).expect("the board is sound"), home, ram)
 }
 
 /// A vCPU with all features, and its memory: `bytes` from address 0 on.

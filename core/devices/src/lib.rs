@@ -6,6 +6,8 @@
 //! machine, `glue` what it is wired to, `saved` its versioned state, `tests` drivers' sequences.
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod acpi_pm;
 pub mod bus;
@@ -24,6 +26,7 @@ pub mod saved;
 pub mod socket;
 pub mod system;
 pub mod uart;
+pub mod virtio;
 
 pub use bus::{AddressSpace, Device, MapError, MappingId, Reply};
 pub use interrupts::InterruptRouter;

@@ -100,7 +100,11 @@ impl core::error::Error for RestoreError {}
 pub trait Saved: Send + Sync {
     /// The stable name of the device's section.
     fn section_name(&self) -> &str;
-    /// The state now. The machine is paused: no vCPU runs, no deadline is being served.
+    /// Waits until what the device has under way elsewhere is done, so that it can be saved. No
+    /// vCPU runs.
+    fn settle(&self) {}
+    /// The state now. The machine is paused: no vCPU runs, no deadline is being served, and
+    /// `settle` was called.
     fn save(&self) -> Section;
     /// Takes over a saved state and drives the output wires to their saved levels, without
     /// repeating one-time effects.

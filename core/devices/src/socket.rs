@@ -5,11 +5,15 @@
 //! after the chip's lock is released, so that a wire that leads back to the chip, DMA into the
 //! chip's own registers or an interrupt that is answered at once can't deadlock (DESIGN §3).
 //!
-//! Two threads may then want to drive the same wires in the wrong order. So only one of them at a
-//! time is the *publisher*: it drives wires until nothing has changed since its last look. The
-//! other leaves a note of what changed and goes on. Levels end right because the publisher looks
-//! again before it stops; edges aren't lost because a wire that changed and changed back while
-//! the publisher was away is driven through both levels.
+//! Two threads may then drive the same wires in the wrong order. So levels have a version: who has
+//! driven wires looks whether the levels are still those, and drives them again if not. The last
+//! to drive a wire has then driven what stands. Edges aren't lost, because each thread drives the
+//! change that it made, late or not.
+//!
+//! What a call has lowered is low when it returns (or was raised again): a guest that has served a
+//! level-triggered interrupt ends it right after that, and would be interrupted for as long as a
+//! wire stayed up. A first design left the change to a thread that was just driving; when that one
+//! lost its processor in between, guests were flooded.
 //!
 //! The rejected way: holding the chip's lock while driving wires. It is simpler and right for
 //! interrupt wires, but wrong for effects that can come back (MSI, a backend's request).
@@ -137,51 +141,43 @@ impl<E> Wiring<E> {
 /// Levels on their way out of a lock (see the module's head).
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    current: u32,
-    published: u32,
-    toggled: u32,
-    publishing: bool,
+    levels: u32,
+    /// Counts changes of the levels.
+    version: u64,
 }
 
-/// What a publisher has to drive now.
+/// What a thread has to drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Changes {
-    toggled: u32,
+    touched: u32,
+    /// Of those, wires that went through both levels and have the one that they had.
+    pulses: u32,
     levels: u32,
-    before: u32,
+    version: u64,
 }
 
 impl Outbox {
-    /// Takes note of new levels and of wires that went through both.
-    pub(crate) fn note(&mut self, levels: u32, pulses: u32) {
-        self.toggled |= (levels ^ self.current) | pulses;
-        self.current = levels;
-    }
-    /// The first publisher starts; `None` if there is nothing to do or somebody is at it.
-    pub(crate) fn start(&mut self) -> Option<Changes> {
-        if self.publishing || self.toggled == 0 {
-            return None;
+    /// Takes note of new levels and of wires that went through both: what is to be driven.
+    pub(crate) fn note(&mut self, levels: u32, pulses: u32) -> Option<Changes> {
+        let toggled = levels ^ self.levels;
+        let pulses = pulses & !toggled;
+        self.levels = levels;
+        if toggled != 0 {
+            self.version = self.version.wrapping_add(1);
         }
-        self.publishing = true;
-        self.next()
+        let touched = toggled | pulses;
+        (touched != 0).then_some(Changes { touched, pulses, levels, version: self.version })
     }
-    /// More to drive, or the end of this publisher's turn.
-    pub(crate) fn next(&mut self) -> Option<Changes> {
-        if self.toggled == 0 {
-            self.publishing = false;
-            return None;
-        }
-        let changes =
-            Changes { toggled: self.toggled, levels: self.current, before: self.published };
-        self.toggled = 0;
-        self.published = self.current;
-        Some(changes)
+    /// These were driven: what is to be driven again, as the levels have changed meanwhile.
+    pub(crate) fn after(&self, driven: Changes) -> Option<Changes> {
+        let Changes { touched, version, .. } = driven;
+        let again = Changes { touched, pulses: 0, levels: self.levels, version: self.version };
+        (version != self.version).then_some(again)
     }
-    /// Forgets everything: after a restore all wires are driven afresh.
+    /// After a restore, all wires are driven afresh.
     pub(crate) fn reset(&mut self, levels: u32) {
-        self.current = levels;
-        self.published = levels;
-        self.toggled = 0;
+        self.levels = levels;
+        self.version = self.version.wrapping_add(1);
     }
 }
 
@@ -191,11 +187,11 @@ impl Changes {
         for (bit, wire) in wires.iter().enumerate().take(32) {
             let mask = 1u32 << bit;
             let Some(wire) = wire else { continue };
-            if self.toggled & mask == 0 {
+            if self.touched & mask == 0 {
                 continue;
             }
             let level = self.levels & mask != 0;
-            if level == (self.before & mask != 0) {
+            if self.pulses & mask != 0 {
                 wire.set(Level::from_asserted(!level));
             }
             wire.set(Level::from_asserted(level));
@@ -236,8 +232,7 @@ impl<R: RawMutex, C: Chip> Socket<R, C> {
         let mut seated = self.seated.lock();
         let result = call(&mut seated.chip, &mut effects);
         let levels = seated.chip.levels();
-        seated.outbox.note(levels, effects.pulses);
-        let changes = seated.outbox.start();
+        let changes = seated.outbox.note(levels, effects.pulses);
         // Stored under the lock, so that an older deadline can't overwrite a newer one.
         let deadline_ns = seated.chip.next_deadline_ns().unwrap_or(u64::MAX);
         let before_ns = self.deadline_ns.swap(deadline_ns, Ordering::Release);
@@ -262,7 +257,7 @@ impl<R: RawMutex, C: Chip> Socket<R, C> {
     fn publish(&self, mut changes: Option<Changes>) {
         while let Some(now) = changes {
             now.drive(&self.wiring.wires);
-            changes = self.seated.lock().outbox.next();
+            changes = self.seated.lock().outbox.after(now);
         }
     }
 }

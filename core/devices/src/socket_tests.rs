@@ -86,20 +86,49 @@ fn an_earlier_deadline_kicks_and_a_later_one_does_not() {
 }
 
 #[test]
-fn an_edge_that_came_and_went_while_another_published_is_still_driven() {
+fn what_was_lowered_is_low_although_another_thread_is_late_with_its_change() {
     let wire = Arc::new(Log::default());
-    let mut outbox = Outbox::default();
-    outbox.note(1, 0);
-    let first = outbox.start().unwrap();
-    // Meanwhile another thread lowers and raises the wire.
-    outbox.note(0, 0);
-    assert_eq!(outbox.start(), None);
-    outbox.note(1, 0);
     let wires = [Some(wire.clone() as Arc<dyn IrqLine>)];
-    first.drive(&wires);
-    outbox.next().unwrap().drive(&wires);
-    assert_eq!(outbox.next(), None);
-    assert_eq!(*wire.0.lock(), [Level::High, Level::Low, Level::High]);
+    let mut outbox = Outbox::default();
+    let late = outbox.note(1, 0).unwrap();
+    late.drive(&wires);
+    // It has lost its processor. Another thread lowers the wire, and goes on.
+    let lowered = outbox.note(0, 0).unwrap();
+    lowered.drive(&wires);
+    assert_eq!((outbox.after(lowered), wire.0.lock().last()), (None, Some(&Level::Low)));
+    outbox.after(late).unwrap().drive(&wires);
+    assert_eq!(*wire.0.lock(), [Level::High, Level::Low, Level::Low]);
+}
+
+#[test]
+fn an_edge_that_came_and_went_before_it_was_driven_is_still_driven() {
+    let wire = Arc::new(Log::default());
+    let wires = [Some(wire.clone() as Arc<dyn IrqLine>)];
+    let mut outbox = Outbox::default();
+    let raised = outbox.note(1, 0).unwrap();
+    outbox.note(0, 0).unwrap().drive(&wires);
+    raised.drive(&wires);
+    let again = outbox.after(raised).unwrap();
+    again.drive(&wires);
+    assert_eq!(outbox.after(again), None);
+    assert_eq!(*wire.0.lock(), [Level::Low, Level::High, Level::Low]);
+}
+
+#[test]
+fn threads_that_raise_and_lower_leave_the_wire_as_it_stands() {
+    let wire = Arc::new(Log::default());
+    let wiring = Wiring::wires(alloc::vec![Some(wire.clone() as _)]);
+    let socket = Arc::new(Socket::<Raw, Toy>::new("toy", Toy::default(), wiring));
+    for round in 0..50u64 {
+        std::thread::scope(|scope| {
+            for value in [round & 1, 1, 0, !round & 1] {
+                let socket = &socket;
+                scope.spawn(move || socket.write(0, AccessSize::Byte, value, 0));
+            }
+        });
+        let level = Level::from_asserted(socket.read(0, AccessSize::Byte, 0) & 1 != 0);
+        assert_eq!(wire.0.lock().last().copied().unwrap_or_default(), level);
+    }
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub(crate) fn run<R: RawMutex + Send + Sync + 'static>(config: &MachineConfig, b
     pci(power_management, piix4_pm::PM_BASE + 1, high);
     pci(power_management, piix4_pm::PM_MISC, piix4_pm::PM_MISC_ENABLE);
     pci(power_management, header::INTERRUPT_LINE, layout::SCI_IRQ);
+    for (slot, _) in &board.slots {
+        pci(PciAddress::new(*slot, 0), header::INTERRUPT_LINE, config.pci_irq(*slot, 0));
+    }
     set_up_pics(board);
     // The MADT's and the MP table's id (82093AA §3.2.1: bits 24 to 27).
     let id = u64::from(config.ioapic_id() & 0xF) << 24;

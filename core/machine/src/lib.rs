@@ -8,6 +8,7 @@ extern crate std;
 
 pub mod boot;
 mod config;
+mod devices;
 mod dispatch;
 mod firmware;
 pub mod layout;
@@ -23,6 +24,7 @@ mod tracing;
 mod wiring;
 
 pub use config::{CrashPolicy, MachineConfig};
+pub use devices::{DeviceKind, PciDevice};
 pub use dispatch::Action;
 pub use machine::{Machine, MachineError, MachinePorts};
 pub use power::PowerRequest;
@@ -30,6 +32,8 @@ pub use processor_state::{restore_processor, save_processor};
 pub use state::{SavedHeader, SavedStateError};
 pub use statistics::{Count, Statistics};
 
+#[cfg(test)]
+mod devices_tests;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]

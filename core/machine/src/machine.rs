@@ -1,5 +1,6 @@
 //! A machine: the board, and what a home does with it.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,6 +14,7 @@ use kasane_ports::{Clock, Console, Entropy, Kick, Trace, TraceKind};
 use lock_api::RawMutex;
 
 use crate::config::MachineConfig;
+use crate::devices::PciDevice;
 use crate::firmware;
 use crate::power::{PowerLatch, PowerRequest};
 use crate::state::{self, SavedStateError};
@@ -40,6 +42,8 @@ pub struct MachinePorts {
     pub apics: Arc<ApicBus>,
     /// Told when [`Machine::next_deadline_ns`] became earlier.
     pub deadline_changed: Arc<dyn Kick>,
+    /// Devices on the PCI bus, beyond the board's own.
+    pub devices: Vec<PciDevice>,
 }
 
 /// A machine that can't be made.
@@ -56,6 +60,16 @@ pub enum MachineError {
     Map(MapError),
     /// A PCI function that can't be.
     Pci(PciError),
+    /// Two devices of one name.
+    DeviceName {
+        /// The name.
+        name: String,
+    },
+    /// A device for which there is no slot, or none like the one it asks for.
+    NoSlot {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl From<MapError> for MachineError {
@@ -78,6 +92,8 @@ impl fmt::Display for MachineError {
             }
             Self::Map(_) => write!(f, "two devices at one address"),
             Self::Pci(_) => write!(f, "impossible PCI function"),
+            Self::DeviceName { name } => write!(f, "two devices are called `{name}`"),
+            Self::NoSlot { name } => write!(f, "no PCI slot for device `{name}`"),
         }
     }
 }
@@ -85,7 +101,7 @@ impl fmt::Display for MachineError {
 impl core::error::Error for MachineError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Cpus { .. } => None,
+            Self::Cpus { .. } | Self::DeviceName { .. } | Self::NoSlot { .. } => None,
             Self::Map(error) => Some(error),
             Self::Pci(error) => Some(error),
         }
@@ -244,10 +260,17 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         self.board.clock.with(|chip, _| chip.follow(wall_clock_ns, now_ns));
     }
 
-    /// All devices' state, with a header in front. No vCPU may be running.
+    /// Waits until no device has anything under way in a backend. No vCPU may be running.
+    pub fn settle(&self) {
+        self.board.saved.iter().for_each(|device| device.settle());
+    }
+
+    /// All devices' state, with a header in front. No vCPU may be running. What is under way in
+    /// backends is waited for.
     #[must_use]
     pub fn save(&self) -> Vec<Section> {
-        let header = state::header(&self.config, self.clock.now_ns());
+        self.settle();
+        let header = state::header(&self.config, &self.board.devices, self.clock.now_ns());
         let devices = self.board.saved.iter().map(|device| device.save());
         core::iter::once(header).chain(devices).collect()
     }
@@ -258,7 +281,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
     /// # Errors
     /// When the state is of another machine, or damaged; then this machine is as it was.
     pub fn restore(&self, sections: &[Section]) -> Result<(), SavedStateError> {
-        state::check(&self.config, sections)?;
+        state::check(&self.config, &self.board.devices, sections)?;
+        self.settle();
         let before: Vec<Section> = self.board.saved.iter().map(|device| device.save()).collect();
         let result = self.restore_devices(sections);
         if result.is_err() {

@@ -11,7 +11,7 @@ use crate::config::MachineConfig;
 /// The header's section.
 const NAME: &str = "header";
 /// Version of the header's own form.
-const HEADER_VERSION: u32 = 1;
+const HEADER_VERSION: u32 = 2;
 /// Version of the whole: which sections there are and how they belong together.
 const FORMAT: u32 = 1;
 const BOARD: &str = "pc";
@@ -39,6 +39,8 @@ pub struct SavedHeader {
     pub cpu_features: u128,
     /// Time-stamp counter's frequency in Hz.
     pub tsc_hz: u64,
+    /// The devices beyond the board's own and their places, one after the other.
+    pub devices: String,
     /// Guest time when the state was saved.
     pub time_ns: u64,
 }
@@ -95,7 +97,7 @@ impl core::error::Error for SavedStateError {
 }
 
 impl SavedHeader {
-    fn of(config: &MachineConfig, time_ns: u64) -> Self {
+    fn of(config: &MachineConfig, devices: &str, time_ns: u64) -> Self {
         Self {
             format: FORMAT,
             board: BOARD.into(),
@@ -106,6 +108,7 @@ impl SavedHeader {
             cpu_model: config.cpu_model.name().to_string(),
             cpu_features: config.cpu_model.features().bits(),
             tsc_hz: config.tsc_hz,
+            devices: devices.into(),
             time_ns,
         }
     }
@@ -121,14 +124,18 @@ impl SavedHeader {
     }
 }
 
-pub(crate) fn header(config: &MachineConfig, time_ns: u64) -> Section {
-    Section::encode(NAME, HEADER_VERSION, &SavedHeader::of(config, time_ns))
+pub(crate) fn header(config: &MachineConfig, devices: &str, time_ns: u64) -> Section {
+    Section::encode(NAME, HEADER_VERSION, &SavedHeader::of(config, devices, time_ns))
 }
 
-/// Whether the state is of a machine like `config`.
-pub(crate) fn check(config: &MachineConfig, sections: &[Section]) -> Result<(), SavedStateError> {
+/// Whether the state is of a machine like `config` with these devices.
+pub(crate) fn check(
+    config: &MachineConfig,
+    devices: &str,
+    sections: &[Section],
+) -> Result<(), SavedStateError> {
     let saved = SavedHeader::read(sections)?;
-    let here = SavedHeader::of(config, saved.time_ns);
+    let here = SavedHeader::of(config, devices, saved.time_ns);
     let same = |what, saved: &dyn fmt::Display, here: &dyn fmt::Display| {
         let (saved, here) = (saved.to_string(), here.to_string());
         if saved == here { Ok(()) } else { Err(SavedStateError::Different { what, saved, here }) }
@@ -141,6 +148,7 @@ pub(crate) fn check(config: &MachineConfig, sections: &[Section]) -> Result<(), 
     same("ECAM window", &saved.ecam, &here.ecam)?;
     same("CPU model", &saved.cpu_model, &here.cpu_model)?;
     same("TSC frequency", &saved.tsc_hz, &here.tsc_hz)?;
+    same("list of devices", &saved.devices, &here.devices)?;
     match saved.cpu_features & !here.cpu_features {
         0 => Ok(()),
         features => Err(SavedStateError::MissingFeatures { features }),

@@ -91,6 +91,7 @@ fn machine_with(
         memory: Arc::new(Ram::new(alloc::vec![RamSlot::allocated(0, 1 << 20)])),
         apics,
         deadline_changed: home.clone(),
+        devices: Vec::new(),
     };
     (Machine::new(config, ports).unwrap(), home)
 }
@@ -502,6 +503,7 @@ fn impossible_numbers_of_processors_are_refused() {
         memory: Arc::new(Ram::new(alloc::vec![])),
         apics: Arc::new(ApicBus::new(2)),
         deadline_changed: home.clone(),
+        devices: Vec::new(),
     };
     let asked = |cpus| Machine::<RawMutex>::new(&MachineConfig { cpus, ..config() }, ports()).err();
 

@@ -1,5 +1,6 @@
 //! The `pc` board: which chips there are, where they answer and what their wires lead to.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -21,6 +22,7 @@ use kasane_spec_pc::port;
 use lock_api::RawMutex;
 
 use crate::config::MachineConfig;
+use crate::devices;
 use crate::layout;
 use crate::machine::{MachineError, MachinePorts};
 use crate::power::PowerLatch;
@@ -35,6 +37,10 @@ pub(crate) struct Board<R: RawMutex> {
     pub(crate) clock: Arc<Socket<R, Rtc>>,
     pub(crate) serial: Arc<Socket<R, Uart>>,
     pub(crate) power_management: Arc<Socket<R, AcpiPm>>,
+    /// Devices beyond the board's own, in words.
+    pub(crate) devices: String,
+    /// Their slots and kinds.
+    pub(crate) slots: Vec<(u8, &'static str)>,
     /// Chips that have deadlines.
     pub(crate) timed: Vec<Arc<dyn Timed>>,
     /// Everything with state. The interrupt router comes first: with the wires' levels back in
@@ -165,14 +171,32 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         attach_pci(config, &ports, &memory, &pci)?;
         pci::attach_piix4_pm(&pci, power_management.clone())?;
 
-        let Chips { timed, saved } = chips;
-        Ok(Self { ports, memory, interrupts, pci, clock, serial, power_management, timed, saved })
+        let seated = devices::attach_all(&pci, home)?;
+        let words: Vec<&str> = seated.iter().map(|device| device.description.as_str()).collect();
+        let words = if words.is_empty() { "none".into() } else { words.join(", ") };
+        let slots = seated.iter().map(|device| (device.slot, device.kind)).collect();
+
+        let Chips { timed, mut saved } = chips;
+        saved.extend(seated.into_iter().flat_map(|device| device.saved));
+        Ok(Self {
+            ports,
+            memory,
+            interrupts,
+            pci,
+            clock,
+            serial,
+            power_management,
+            devices: words,
+            slots,
+            timed,
+            saved,
+        })
     }
 
     /// The names of all devices that are mapped, for counting.
     pub(crate) fn device_names(&self) -> impl Iterator<Item = &'static str> {
         let all = self.ports.layout().into_iter().chain(self.memory.layout());
-        all.map(|(_, _, name)| name)
+        all.map(|(_, _, name)| name).chain(self.slots.iter().map(|(_, kind)| *kind))
     }
 }
 

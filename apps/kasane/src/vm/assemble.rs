@@ -85,6 +85,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         memory: ram.clone(),
         apics: apics.clone(),
         deadline_changed: timer_parker.clone(),
+        devices: Vec::new(),
     };
     let machine = Machine::new(&config, ports)?;
     let battery = lent.battery.clone();

@@ -213,15 +213,14 @@ impl<R: RawMutex + Send + Sync + 'static> InterruptRouter<R> {
         let mut state = self.state.lock();
         let result = call(&mut state, &mut messages);
         let intr = u32::from(state.pics.output());
-        state.intr.note(intr, 0);
-        let mut changes = state.intr.start();
+        let mut changes = state.intr.note(intr, 0);
         drop(state);
         for message in messages {
             self.messages.signal(message);
         }
         while let Some(now) = changes {
             now.drive(&self.intr);
-            changes = self.state.lock().intr.next();
+            changes = self.state.lock().intr.after(now);
         }
         result
     }

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use kasane_cpu::AccessSize;
 use kasane_ports::{IrqLine, Level, Msi, MsiSink};
@@ -94,6 +95,8 @@ pub(super) struct Slot {
     windows: Vec<Mapped>,
     pub(super) msi: Option<usize>,
     pub(super) msix: Option<MsixTable>,
+    /// Registers that the function answers for.
+    live: Range<usize>,
     /// The level that the function drives its pin to.
     pub(super) intx: Level,
     function: Arc<dyn PciFunction>,
@@ -197,7 +200,7 @@ impl<R: RawMutex + Send + Sync + 'static> PciBus<R> {
         let handle = || FunctionHandle { bus: Arc::downgrade(self), address };
         let made = make(Arc::new(handle()));
         let function: Arc<dyn PciFunction> = made.clone();
-        let FunctionLayout { space, windows, msi, msix, .. } = layout;
+        let FunctionLayout { space, windows, msi, msix, live, .. } = layout;
         let map = |window: Window| {
             let msix = msix.map(|(_, place)| place).filter(|place| place.bar == window.number);
             let device: Arc<dyn Device> = match &window.device {
@@ -224,6 +227,7 @@ impl<R: RawMutex + Send + Sync + 'static> PciBus<R> {
             windows: windows.into_iter().map(map).collect(),
             msi,
             msix: msix.map(|(at, place)| MsixTable::new(at, place)),
+            live,
             intx: Level::Low,
             function: function.clone(),
         };
@@ -241,10 +245,21 @@ impl<R: RawMutex + Send + Sync + 'static> PciBus<R> {
     /// Reads a function's configuration space; all-ones where there is no function.
     #[must_use]
     pub fn config_read(&self, address: PciAddress, offset: u16, size: AccessSize) -> u64 {
+        let at = offset & 0xFFF;
         let state = self.state.lock();
-        state
-            .slot(address)
-            .map_or(size.mask(), |slot| slot.space.read(usize::from(offset & 0xFFF), size))
+        let Some(slot) = state.slot(address) else { return size.mask() };
+        if !slot.live.contains(&at.into()) {
+            return slot.space.read(at.into(), size);
+        }
+        let function = slot.function.clone();
+        drop(state);
+        function.live_read(at, size) & size.mask()
+    }
+
+    /// What is stored in a function's configuration space, as the function itself sees it.
+    pub(super) fn config_stored(&self, address: PciAddress, at: u16, size: AccessSize) -> u64 {
+        let state = self.state.lock();
+        state.slot(address).map_or(size.mask(), |slot| slot.space.read(at.into(), size))
     }
 
     /// Writes a function's configuration space.
@@ -255,14 +270,17 @@ impl<R: RawMutex + Send + Sync + 'static> PciBus<R> {
             slot.space.write(at, size, value);
             slot.flush(messages);
             let function = slot.function.clone();
+            let live = slot.live.contains(&at);
             let len = usize::from(size.bytes());
             if slot.windows.iter().any(|mapped| mapped.window.depends_on(at, len)) {
                 self.remap(state);
             }
-            Some(function)
+            Some((function, live))
         });
-        if let Some(function) = function {
-            function.config_written(offset & 0xFFF);
+        match function {
+            Some((function, true)) => function.live_written(offset & 0xFFF),
+            Some((function, false)) => function.config_written(offset & 0xFFF),
+            None => {}
         }
     }
 
@@ -365,15 +383,14 @@ impl<R: RawMutex + Send + Sync + 'static> PciBus<R> {
         let mut state = self.state.lock();
         let result = call(&mut state, &mut messages);
         let levels = state.isa_levels();
-        state.isa.note(levels, 0);
-        let mut changes = state.isa.start();
+        let mut changes = state.isa.note(levels, 0);
         drop(state);
         for message in messages {
             self.outputs.messages.signal(message);
         }
         while let Some(now) = changes {
             now.drive(&self.outputs.isa);
-            changes = self.state.lock().isa.next();
+            changes = self.state.lock().isa.after(now);
         }
         result
     }

@@ -25,6 +25,13 @@ pub trait PciFunction: Send + Sync {
     fn write(&self, _bar: u8, _offset: u32, _size: AccessSize, _value: u64, _now_ns: u64) {}
     /// The guest has written the configuration space at `offset`.
     fn config_written(&self, _offset: u16) {}
+    /// A read of the configuration space at `at`, in the range that is live (see
+    /// [`FunctionLayout::live`](super::FunctionLayout::live)).
+    fn live_read(&self, _at: u16, size: AccessSize) -> u64 {
+        size.mask()
+    }
+    /// The guest has written the configuration space at `at`, in the range that is live.
+    fn live_written(&self, _at: u16) {}
     /// Power-on or RST#.
     fn reset(&self) {}
 }
@@ -51,6 +58,8 @@ pub trait PciInterrupts: Send + Sync {
     fn signal(&self, vector: u16);
     /// Whether the function may do DMA.
     fn bus_master(&self) -> bool;
+    /// What the function's own configuration space holds at `at`.
+    fn config_read(&self, at: u16, size: AccessSize) -> u64;
 }
 
 /// A function's way to its bus.
@@ -75,6 +84,9 @@ impl<R: RawMutex + Send + Sync + 'static> PciInterrupts for FunctionHandle<R> {
     }
     fn bus_master(&self) -> bool {
         self.bus.upgrade().is_some_and(|bus| bus.is_bus_master(self.address))
+    }
+    fn config_read(&self, at: u16, size: AccessSize) -> u64 {
+        self.bus.upgrade().map_or(size.mask(), |bus| bus.config_stored(self.address, at, size))
     }
 }
 

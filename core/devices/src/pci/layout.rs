@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use kasane_spec_pci::{capability, header};
 
@@ -177,6 +178,8 @@ pub struct FunctionLayout {
     pub(super) windows: Vec<Window>,
     pub(super) msi: Option<usize>,
     pub(super) msix: Option<(usize, MsixPlace)>,
+    /// Registers that the function answers for.
+    pub(super) live: Range<usize>,
     /// Where the next capability goes, and the byte that will point to it.
     next_capability: usize,
     last_link: usize,
@@ -211,6 +214,7 @@ impl FunctionLayout {
             windows: Vec::new(),
             msi: None,
             msix: None,
+            live: 0..0,
             next_capability: header::END,
             last_link: header::CAPABILITIES,
         }
@@ -221,6 +225,14 @@ impl FunctionLayout {
     pub fn registers(mut self, at: usize, values: &[u8], writable: &[u8]) -> Self {
         self.space.set(at, values);
         self.space.allow(at, writable);
+        self
+    }
+
+    /// The `len` bytes from `at` on are a window into the function: it is asked when they are read
+    /// and told when they are written. Other registers can't be read together with them.
+    #[must_use]
+    pub fn live(mut self, at: usize, len: usize) -> Self {
+        self.live = at..at.saturating_add(len);
         self
     }
 

@@ -1,0 +1,218 @@
+//! Devices in their slots, driven through exits.
+
+use alloc::string::ToString;
+use alloc::sync::{Arc, Weak};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use kasane_cpu::AccessSize::{self, Byte, Dword, Word};
+use kasane_cpu::Exit;
+use kasane_cpu::apic::ApicBus;
+use kasane_devices::virtio::Offer;
+use kasane_devices::virtio::blk::DiskShape;
+use kasane_memory::{GuestMemory, Ram, RamSlot};
+use kasane_ports::{BlockBackend, BlockCompletion, BlockCompletions, BlockInfo, BlockRequest};
+use parking_lot::{Mutex, RawMutex};
+
+use crate::tests::Home;
+use crate::{
+    Action, DeviceKind, Machine, MachineConfig, MachineError, MachinePorts, PciDevice,
+    SavedStateError,
+};
+
+/// A disk that does nothing until it is drained.
+#[derive(Default)]
+struct LateDisk {
+    device: Mutex<Option<Weak<dyn BlockCompletions>>>,
+    waiting: Mutex<Vec<BlockRequest>>,
+}
+
+impl BlockBackend for LateDisk {
+    fn info(&self) -> BlockInfo {
+        BlockInfo { capacity: 1 << 20, read_only: false, block_size: 512, discard: false }
+    }
+    fn connect(&self, to: Weak<dyn BlockCompletions>) {
+        *self.device.lock() = Some(to);
+    }
+    fn submit(&self, requests: Vec<BlockRequest>) {
+        self.waiting.lock().extend(requests);
+    }
+    fn drain(&self) {
+        let done: Vec<BlockCompletion> = core::mem::take(&mut *self.waiting.lock())
+            .into_iter()
+            .map(|request| BlockCompletion { token: request.token, result: Ok(()) })
+            .collect();
+        let device = self.device.lock().clone().and_then(|device| device.upgrade());
+        if let Some(device) = device {
+            device.completed(&done);
+        }
+    }
+}
+
+struct Guest {
+    machine: Arc<Machine<RawMutex>>,
+    ram: Arc<Ram>,
+}
+
+fn disk(name: &str, slot: Option<u8>) -> PciDevice {
+    let shape = DiskShape { serial: [0; 20], queues: 1 };
+    let kind = DeviceKind::Disk { backend: Arc::new(LateDisk::default()), shape };
+    PciDevice { name: name.into(), slot, offer: Offer::default(), kind }
+}
+
+fn entropy(name: &str) -> PciDevice {
+    PciDevice { name: name.into(), slot: None, offer: Offer::default(), kind: DeviceKind::Entropy }
+}
+
+fn guest(devices: Vec<PciDevice>) -> Result<Guest, MachineError> {
+    let home = Arc::new(Home::default());
+    let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 20)]));
+    let ports = MachinePorts {
+        clock: home.clone(),
+        entropy: home.clone(),
+        console: home.clone(),
+        console_room: None,
+        debug_console: None,
+        trace: home.clone(),
+        memory: ram.clone(),
+        apics: Arc::new(ApicBus::new(1)),
+        deadline_changed: home,
+        devices,
+    };
+    let config = MachineConfig { memory_bytes: 32 << 20, ..MachineConfig::default() };
+    Ok(Guest { machine: Machine::new(&config, ports)?, ram })
+}
+
+const BAR: u64 = 0xC000_0000;
+const RINGS: u64 = 0x1_0000;
+
+impl Guest {
+    fn port(&self, port: u16, size: AccessSize, value: u32) {
+        self.machine.handle(0, &Exit::PortWrite { port, size, value });
+    }
+    fn config(&self, slot: u32, register: u32) -> u64 {
+        self.port(0xCF8, Dword, 0x8000_0000 | slot << 11 | register);
+        match self.machine.handle(0, &Exit::PortRead { port: 0xCFC, size: Dword }) {
+            Action::Enter(kasane_cpu::Entry::Value(value)) => value,
+            other => panic!("{other:?}"),
+        }
+    }
+    fn set_config(&self, slot: u32, register: u32, value: u32) {
+        self.port(0xCF8, Dword, 0x8000_0000 | slot << 11 | register);
+        self.port(0xCFC, Dword, value);
+    }
+    fn write(&self, offset: u64, size: AccessSize, value: u64) {
+        self.machine.handle(0, &Exit::MmioWrite { gpa: BAR + offset, size, value });
+    }
+
+    /// The disk in slot 3 runs, with its rings at `RINGS`; a flush waits at descriptor 0.
+    fn flush(&self) {
+        self.set_config(3, 0x18, BAR as u32);
+        self.set_config(3, 0x04, 6);
+        for (offset, size, value) in [
+            (0x14, Byte, 3),
+            (0x08, Dword, 1),
+            (0x0C, Dword, 1),
+            (0x08, Dword, 0),
+            (0x0C, Dword, 1 << 9),
+            (0x14, Byte, 11),
+            (0x18, Word, 8),
+            (0x20, Dword, RINGS),
+            (0x28, Dword, RINGS + 0x1000),
+            (0x30, Dword, RINGS + 0x2000),
+            (0x1C, Word, 1),
+            (0x14, Byte, 15),
+        ] {
+            self.write(offset, size, value);
+        }
+        // A header of type 4 (flush), and a byte for the status.
+        self.ram.store_u32(0x2_0000, 4).unwrap();
+        for (n, (address, len, flags)) in [(0x2_0000, 16, 1), (0x2_0010, 1, 2)].iter().enumerate() {
+            let at = RINGS + 16 * n as u64;
+            self.ram.store_u64(at, *address).unwrap();
+            self.ram.store_u32(at + 8, *len).unwrap();
+            self.ram.store_u16(at + 12, *flags).unwrap();
+            self.ram.store_u16(at + 14, 1).unwrap();
+        }
+        self.ram.store_u16(RINGS + 0x1002, 1).unwrap();
+        self.write(0x3000, Word, 0);
+    }
+
+    fn used(&self) -> u16 {
+        self.ram.load_u16(RINGS + 0x2002).unwrap()
+    }
+}
+
+#[test]
+fn devices_are_in_their_slots_with_their_interrupts() {
+    let guest = guest(vec![entropy("rng"), disk("vdb", Some(4)), disk("vda", None)]).unwrap();
+    let ids = [3, 4, 5].map(|slot| guest.config(slot, 0));
+    assert_eq!(ids, [0x1044_1AF4, 0x1042_1AF4, 0x1042_1AF4]);
+    let lines = [3, 4, 5].map(|slot| guest.config(slot, 0x3C) & 0xFFFF);
+    assert_eq!(lines, [0x010B, 0x010B, 0x010A], "INTA, lines 11, 11 and 10");
+}
+
+#[test]
+fn lists_that_can_not_be_are_refused() {
+    let error = |devices| guest(devices).err().map(|error| error.to_string());
+    let twice = vec![disk("vda", None), disk("vda", None)];
+    assert_eq!(error(twice).as_deref(), Some("two devices are called `vda`"));
+    let beyond = vec![disk("vda", Some(1))];
+    assert_eq!(error(beyond).as_deref(), Some("no PCI slot for device `vda`"));
+    let both = vec![disk("vda", Some(9)), disk("vdb", Some(9))];
+    assert_eq!(error(both).as_deref(), Some("impossible PCI function"));
+    let many = (0..30).map(|n| entropy(&n.to_string())).collect();
+    assert_eq!(error(many).as_deref(), Some("no PCI slot for device `29`"));
+}
+
+#[test]
+fn a_machine_is_saved_when_its_disks_are_done_and_goes_on() {
+    let old = guest(vec![disk("vda", None)]).unwrap();
+    old.flush();
+    assert_eq!(old.used(), 0);
+
+    let sections = old.machine.save();
+
+    assert_eq!(old.used(), 1, "the flush was waited for");
+    let names: Vec<&str> = sections.iter().map(|section| section.name.as_str()).collect();
+    assert!(names.ends_with(&["virtio-blk.vda", "virtio-pci.vda"]), "{names:?}");
+    let new = guest(vec![disk("vda", None)]).unwrap();
+    new.machine.restore(&sections).unwrap();
+    assert_eq!(new.machine.save(), sections);
+}
+
+#[test]
+fn a_reset_takes_the_devices_with_it() {
+    let guest = guest(vec![disk("vda", None)]).unwrap();
+    let before = guest.machine.save();
+    guest.flush();
+    guest.machine.reset().unwrap();
+    assert_eq!(guest.config(3, 0x18) & !0xF, 0, "no address");
+    let devices = |sections: Vec<kasane_devices::Section>| -> Vec<_> {
+        sections.into_iter().filter(|section| section.name.starts_with("virtio")).collect()
+    };
+    assert_eq!(devices(guest.machine.save()), devices(before));
+}
+
+#[test]
+fn a_state_with_other_devices_is_refused_by_their_names() {
+    let old = guest(vec![disk("vda", None)]).unwrap();
+    let new = guest(vec![entropy("rng")]).unwrap();
+    let error = new.machine.restore(&old.machine.save()).unwrap_err();
+    assert!(matches!(error, SavedStateError::Different { .. }));
+    assert_eq!(
+        error.to_string(),
+        "the saved machine's list of devices is virtio-blk.vda at 00:03.0, \
+         this one's is virtio-rng.rng at 00:03.0"
+    );
+}
+
+#[test]
+fn a_machine_with_devices_leaves_nothing_behind() {
+    let backend = Arc::new(LateDisk::default());
+    let shape = DiskShape { serial: [0; 20], queues: 1 };
+    let kind = DeviceKind::Disk { backend: backend.clone(), shape };
+    let device = PciDevice { kind, ..disk("vda", None) };
+    drop(guest(vec![device]).unwrap());
+    assert_eq!(Arc::strong_count(&backend), 1);
+}
