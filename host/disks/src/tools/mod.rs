@@ -1,0 +1,1 @@
+//! Making, describing, converting, resizing and checking images.
