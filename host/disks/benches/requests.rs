@@ -1,6 +1,6 @@
 //! How many requests a second each backend does, beside the host's own calls on the same file:
 //! `cargo bench -p kasane-host-disks`. The folder is `KASANE_BENCH_DIR`, or the temporary one.
-#![allow(clippy::unwrap_used, missing_docs)] // not a part of the program
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)] // no part of the program
 
 #[cfg(target_os = "linux")]
 #[path = "../tests/support/mod.rs"]

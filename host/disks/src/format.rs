@@ -10,15 +10,6 @@ use crate::sys;
 /// How every qcow2 image begins.
 pub(crate) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
-/// The format that the name stands for.
-fn by_name(path: &Path) -> DiskFormat {
-    let named = path.extension().and_then(|extension| extension.to_str());
-    match named.map(str::to_ascii_lowercase).as_deref() {
-        Some("qcow2" | "qcow") => DiskFormat::Qcow2,
-        _ => DiskFormat::Raw,
-    }
-}
-
 /// The format of an image: what was said, or else what its name stands for if its first bytes
 /// agree (see [`DiskOptions::format`](crate::DiskOptions::format) for why they don't decide).
 ///
@@ -30,10 +21,10 @@ pub(crate) fn of(path: &Path, said: Option<DiskFormat>) -> Result<DiskFormat, Di
     }
     // A folder or a FIFO is for whoever opens it to complain about.
     if !std::fs::metadata(path).map_err(DiskError::host("open", path))?.is_file() {
-        return Ok(said.unwrap_or_else(|| by_name(path)));
+        return Ok(said.unwrap_or_else(|| DiskFormat::named_by(path)));
     }
     let begins_so = begins_like_qcow2(path)?;
-    match (said.unwrap_or_else(|| by_name(path)), begins_so) {
+    match (said.unwrap_or_else(|| DiskFormat::named_by(path)), begins_so) {
         (DiskFormat::Raw, true) => Err(DiskError::LooksLikeQcow2 { path: path.to_owned() }),
         (format @ DiskFormat::Qcow2, false) => {
             Err(DiskError::OtherFormat { path: path.to_owned(), format })

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The form of an image.
@@ -17,6 +17,15 @@ pub enum DiskFormat {
 impl DiskFormat {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Raw, Self::Qcow2];
+
+    /// What a file's name stands for: qcow2 if it ends in `.qcow2`, else raw.
+    #[must_use]
+    pub fn named_by(path: &Path) -> Self {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some(word) if word.eq_ignore_ascii_case("qcow2") => Self::Qcow2,
+            Some(_) | None => Self::Raw,
+        }
+    }
 
     /// Its name on command lines, in definitions and in other images' headers.
     #[must_use]

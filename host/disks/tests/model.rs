@@ -1,6 +1,6 @@
 //! Every backend against a vector of bytes: random requests, several at a time.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // helpers of the tests assert by it
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // helpers of the tests assert by it
 
 mod support;
 

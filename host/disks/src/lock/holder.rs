@@ -68,7 +68,8 @@ fn numbers(folder: &str) -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// `lock:	1: OFDLCK  ADVISORY  READ -1 fe:00:1234 100 101` (proc_pid_fdinfo(5)).
+/// `lock: 1: OFDLCK  ADVISORY  READ -1 fe:00:1234 100 101`, with a tab behind the first colon
+/// (proc_pid_fdinfo(5)).
 #[cfg(target_os = "linux")]
 fn is_lock(line: &str, id: &str, byte: i64) -> bool {
     let Some(rest) = line.strip_prefix("lock:") else { return false };

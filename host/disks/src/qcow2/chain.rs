@@ -31,8 +31,8 @@ pub(crate) type Opened = FormatAccess<ImageFile>;
 /// See [`DiskError`]; nothing was written to any of them.
 pub(crate) fn open(path: &Path, access: DiskAccess) -> Result<(Opened, Header), DiskError> {
     let mut seen = Vec::new();
+    note(path, &mut seen)?;
     let file = open_file(path, access, HostCache::PageCache)?;
-    note(&file, path, &mut seen)?;
     open_image(file, path, access, &mut seen)
 }
 
@@ -40,23 +40,23 @@ pub(crate) fn open(path: &Path, access: DiskAccess) -> Result<(Opened, Header), 
 type Identity = (u64, u64);
 
 #[cfg(unix)]
-fn identity(file: &File, path: &Path) -> Result<Identity, DiskError> {
+fn identity(path: &Path) -> Result<Identity, DiskError> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = file.metadata().map_err(DiskError::host("look at", path))?;
+    let metadata = std::fs::metadata(path).map_err(DiskError::host("open", path))?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(not(unix))]
-fn identity(_file: &File, path: &Path) -> Result<Identity, DiskError> {
+fn identity(path: &Path) -> Result<Identity, DiskError> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     path.canonicalize().map_err(DiskError::host("look at", path))?.hash(&mut hasher);
     Ok((0, hasher.finish()))
 }
 
-/// A file comes up in a chain.
-fn note(file: &File, path: &Path, seen: &mut Vec<Identity>) -> Result<(), DiskError> {
-    let this = identity(file, path)?;
+/// A file comes up in a chain. It is not open yet: the first one may be locked against the second.
+fn note(path: &Path, seen: &mut Vec<Identity>) -> Result<(), DiskError> {
+    let this = identity(path)?;
     let what = if seen.contains(&this) {
         "lead back to itself".to_owned()
     } else if seen.len() > DEPTH_MAX {
@@ -75,13 +75,11 @@ fn open_image(
     seen: &mut Vec<Identity>,
 ) -> Result<(Opened, Header), DiskError> {
     let header = Header::read(&file, path)?;
-    let write = access == DiskAccess::ReadWrite;
-    if header.dirty && write {
+    if header.dirty {
         return Err(DiskError::damaged(path, "it was not closed, and its counts may be wrong"));
     }
     let report = check(&file, path, &header)?;
-    // Counts that are wrong are of no consequence to who only reads.
-    if !report.is_sound() && !(header.dirty && !write) {
+    if !report.is_sound() {
         let first = report.messages.into_iter().next().unwrap_or_default();
         return Err(DiskError::damaged(path, first));
     }
@@ -89,10 +87,16 @@ fn open_image(
         None => None,
         Some((path, format)) => Some(open_backing(&path, format, seen)?),
     };
-    let image = Qcow2::<ImageFile>::builder(ImageFile::new(file, path))
+    let storage = match access {
+        DiskAccess::ReadWrite => {
+            ImageFile::ordered(file, path, &header).map_err(DiskError::host("read", path))?
+        }
+        DiskAccess::ReadOnly => ImageFile::new(file, path),
+    };
+    let image = Qcow2::<ImageFile>::builder(storage)
         .backing(backing)
         .data_file(None)
-        .write(write)
+        .write(access == DiskAccess::ReadWrite)
         .open(DenyImplicitOpenGate::default())
         .map_err(|error| DiskError::damaged(path, error.to_string()))?;
     Ok((FormatAccess::new(image), header))
@@ -103,9 +107,9 @@ fn open_backing(
     said: Option<DiskFormat>,
     seen: &mut Vec<Identity>,
 ) -> Result<Opened, DiskError> {
+    note(path, seen)?;
     let format = format::of(path, said)?;
     let file = open_file(path, DiskAccess::ReadOnly, HostCache::PageCache)?;
-    note(&file, path, seen)?;
     match format {
         DiskFormat::Qcow2 => Ok(open_image(file, path, DiskAccess::ReadOnly, seen)?.0),
         DiskFormat::Raw => {

@@ -73,7 +73,6 @@ pub(crate) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
 pub(crate) enum Wrong {
     Damaged(String),
     Unsupported(String),
-    Host(std::io::ErrorKind),
 }
 
 impl Wrong {
@@ -99,7 +98,6 @@ impl Header {
         Self::parse(&bytes, len).map_err(|wrong| match wrong {
             Wrong::Damaged(why) => DiskError::damaged(path, why),
             Wrong::Unsupported(what) => DiskError::unsupported(path, what),
-            Wrong::Host(kind) => DiskError::host("read", path)(kind.into()),
         })
     }
 

@@ -9,15 +9,17 @@
 mod chain;
 mod check;
 mod header;
+mod order;
 mod storage;
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use imago::{FormatAccess, Mapping, StorageExt};
 use kasane_ports::{BlockError, BlockInfo, ZeroedSpace};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::error::DiskError;
 use crate::image::Image;
@@ -25,7 +27,7 @@ use crate::job::{Failed, Job, Work, Zeroing};
 use crate::options::DiskAccess;
 use crate::sys::{self, Patience};
 
-pub(crate) use chain::{Opened, open};
+pub(crate) use chain::open;
 pub use check::CheckReport;
 pub(crate) use check::check;
 pub(crate) use header::Header;
@@ -40,6 +42,9 @@ pub(crate) struct Qcow2Image {
     /// a place that a request has learnt would be another's.
     access: RwLock<FormatAccess<ImageFile>>,
     info: BlockInfo,
+    /// The file itself, and the bytes of a cluster.
+    file: File,
+    cluster: u64,
     /// Its tables turned out to be wrong: it is not written to any more.
     damaged: AtomicBool,
 }
@@ -51,6 +56,10 @@ impl Qcow2Image {
     /// See [`DiskError`].
     pub(crate) fn open(path: &Path, access: DiskAccess) -> Result<Self, DiskError> {
         let (image, header) = open(path, access)?;
+        let storage = image.inner().collect_storage_dependencies().pop();
+        let file =
+            storage.map_or(Err(io::ErrorKind::NotFound.into()), |top| top.file().try_clone());
+        let file = file.map_err(DiskError::host("open", path))?;
         if header.size == 0 {
             return Err(DiskError::unsupported(path, "is a disk of 0 bytes"));
         }
@@ -61,7 +70,13 @@ impl Qcow2Image {
             block_size: 512,
             discard: access == DiskAccess::ReadWrite,
         };
-        Ok(Self { access: RwLock::new(image), info, damaged: AtomicBool::new(false) })
+        Ok(Self {
+            access: RwLock::new(image),
+            info,
+            file,
+            cluster: header.cluster(),
+            damaged: AtomicBool::new(false),
+        })
     }
 
     fn failed(&self, error: io::Error) -> Failed {
@@ -89,9 +104,12 @@ impl Qcow2Image {
     fn others(&self, job: &Job) -> io::Result<()> {
         match job.work {
             Work::Flush => {
-                let access = self.access.read();
+                // Alone, so that what was written is all that there is.
+                let access = self.access.write();
                 access.flush()?;
-                access.sync()
+                let files = access.inner().collect_storage_dependencies();
+                files.into_iter().for_each(ImageFile::settled);
+                RwLockWriteGuard::downgrade(access).sync()
             }
             Work::Zero(ZeroedSpace::Keep) => {
                 let access = self.access.read();
@@ -104,18 +122,51 @@ impl Qcow2Image {
             }
             Work::Zero(ZeroedSpace::Release) => {
                 let mut access = self.access.write();
+                let freed = self.freed_by(&access, job)?;
                 match access.discard_to_zero(job.offset, job.len) {
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                         write_zeros(&access, job)
                     }
-                    other => other,
+                    other => other.map(|()| self.give_back(&freed)),
                 }
             }
-            Work::Discard => match self.access.write().discard_to_any(job.offset, job.len) {
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-                other => other,
-            },
+            Work::Discard => {
+                let mut access = self.access.write();
+                let freed = self.freed_by(&access, job)?;
+                match access.discard_to_any(job.offset, job.len) {
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+                    other => other.map(|()| self.give_back(&freed)),
+                }
+            }
             Work::Read | Work::Write => Ok(()),
+        }
+    }
+}
+
+/// Space of the file.
+impl Qcow2Image {
+    /// Where the clusters lie that a job will free: whole ones, and of this image alone (neither a
+    /// snapshot nor a backing file has them).
+    fn freed_by(&self, access: &FormatAccess<ImageFile>, job: &Job) -> io::Result<Vec<(u64, u64)>> {
+        let end = job.offset.saturating_add(job.len);
+        let end = end - end % self.cluster;
+        let mut at = job.offset.next_multiple_of(self.cluster);
+        let mut freed = Vec::new();
+        while at < end {
+            let (mapping, len) = access.get_mapping(at, end.saturating_sub(at))?;
+            if let Mapping::Raw { offset, writable: true, .. } = mapping {
+                freed.push((offset, len));
+            }
+            at = at.saturating_add(len.max(1));
+        }
+        Ok(freed)
+    }
+
+    /// `imago` frees clusters for itself, but leaves their data where it is. If we are killed
+    /// before the tables are written that say so, they read as zeros, which is as good.
+    fn give_back(&self, freed: &[(u64, u64)]) {
+        for (offset, len) in freed {
+            let _kept_then = sys::punch_hole(&self.file, *offset, *len);
         }
     }
 }

@@ -11,6 +11,8 @@ use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 use imago::{Storage, StorageOpenOptions};
 
+use super::header::Header;
+use super::order::Order;
 use crate::sys;
 
 /// An open, locked file.
@@ -18,11 +20,32 @@ pub(crate) struct ImageFile {
     file: File,
     path: PathBuf,
     helper: CommonStorageHelper,
+    /// For an image that is written to while it has its name.
+    order: Option<Order>,
 }
 
 impl ImageFile {
+    /// A file whose contents nobody trusts yet, or that is only read.
     pub(crate) fn new(file: File, path: &Path) -> Self {
-        Self { file, path: path.to_owned(), helper: CommonStorageHelper::default() }
+        Self { file, path: path.to_owned(), helper: CommonStorageHelper::default(), order: None }
+    }
+    /// An image that is sound at every moment.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub(crate) fn ordered(file: File, path: &Path, header: &Header) -> io::Result<Self> {
+        let order = Some(Order::new(&file, header)?);
+        Ok(Self { order, ..Self::new(file, path) })
+    }
+    /// See [`Order::settled`].
+    pub(crate) fn settled(&self) {
+        self.order.iter().for_each(Order::settled);
+    }
+    fn write(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        match &self.order {
+            Some(order) => order.write(&self.file, data, offset),
+            None => sys::write_at(&self.file, data, offset),
+        }
     }
     pub(crate) fn file(&self) -> &File {
         &self.file
@@ -42,7 +65,7 @@ impl fmt::Display for ImageFile {
 }
 
 /// Bytes of zeros that are written at once.
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 fn write_zeros(file: &File, mut offset: u64, len: u64) -> io::Result<()> {
     let end = offset.saturating_add(len);
@@ -87,7 +110,7 @@ impl Storage for ImageFile {
         let mut at = offset;
         let slices: Vec<IoSlice<'_>> = bufv.into_inner();
         for slice in slices {
-            sys::write_at(&self.file, &slice, at)?;
+            self.write(&slice, at)?;
             at = at.saturating_add(slice.len() as u64);
         }
         Ok(())
@@ -124,7 +147,10 @@ impl Storage for ImageFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        match &self.order {
+            Some(order) => order.sync(&self.file),
+            None => self.file.sync_data(),
+        }
     }
 
     unsafe fn invalidate_cache(&self) -> io::Result<()> {

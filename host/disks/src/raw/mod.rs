@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::job::{Bounce, Failed, Job, Step, Work, Zeroing};
 use crate::sys::{self, Alignment, Patience};
 
-pub(crate) use open::{kind_of, open_file};
+pub(crate) use open::{FileKind, kind_of, open_file};
 
 /// A call of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What the tests share: a folder of their own, a machine's memory, and a device that waits.
-#![allow(dead_code, clippy::unwrap_used)] // each test uses a part; helpers assert by unwrapping
+// Each test uses a part; helpers assert by unwrapping.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ use kasane_ports::{
 };
 
 /// A folder that goes with the value.
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("kasane-disks-{}-{number}", std::process::id());
@@ -26,7 +27,7 @@ impl Folder {
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -55,18 +56,18 @@ impl BlockCompletions for Done {
     }
 }
 
-pub const MEMORY: usize = 4 << 20;
+pub(crate) const MEMORY: usize = 4 << 20;
 
 /// A disk with a device that waits for each request.
-pub struct Rig {
-    pub disk: Disk,
-    pub ram: Arc<Ram>,
+pub(crate) struct Rig {
+    pub(crate) disk: Disk,
+    pub(crate) ram: Arc<Ram>,
     done: Arc<Done>,
     next: u64,
 }
 
 impl Rig {
-    pub fn new(options: &DiskOptions) -> Result<Self, DiskError> {
+    pub(crate) fn new(options: &DiskOptions) -> Result<Self, DiskError> {
         let ram = Arc::new(Ram::new(vec![
             RamSlot::allocated(0, MEMORY / 2),
             RamSlot::allocated(MEMORY as u64 / 2, MEMORY / 2),
@@ -78,7 +79,10 @@ impl Rig {
         Ok(Self { disk, ram, done, next: 0 })
     }
     /// Submits requests; gives their tokens.
-    pub fn submit(&mut self, requests: Vec<(BlockOperation, u64, Vec<GuestRange>)>) -> Vec<u64> {
+    pub(crate) fn submit(
+        &mut self,
+        requests: Vec<(BlockOperation, u64, Vec<GuestRange>)>,
+    ) -> Vec<u64> {
         let requests: Vec<_> = requests
             .into_iter()
             .map(|(operation, offset, ranges)| {
@@ -90,7 +94,17 @@ impl Rig {
         self.disk.submit(requests);
         tokens
     }
-    pub fn wait(&self, token: u64) -> Result<(), BlockError> {
+    /// Submits one request from any thread.
+    pub(crate) fn submit_as(
+        &self,
+        token: u64,
+        operation: BlockOperation,
+        offset: u64,
+        ranges: Vec<GuestRange>,
+    ) {
+        self.disk.submit(vec![BlockRequest { token, queue: 0, operation, offset, ranges }]);
+    }
+    pub(crate) fn wait(&self, token: u64) -> Result<(), BlockError> {
         let mut results = self.done.results.lock().unwrap();
         loop {
             if let Some(result) = results.remove(&token) {
@@ -99,7 +113,7 @@ impl Rig {
             results = self.done.came.wait(results).unwrap();
         }
     }
-    pub fn one(
+    pub(crate) fn one(
         &mut self,
         operation: BlockOperation,
         offset: u64,
@@ -108,27 +122,27 @@ impl Rig {
         let tokens = self.submit(vec![(operation, offset, ranges)]);
         self.wait(tokens[0])
     }
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), BlockError> {
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), BlockError> {
         self.ram.write(0, data).unwrap();
         self.one(BlockOperation::Write, offset, vec![range(0, data.len())])
     }
-    pub fn read(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
+    pub(crate) fn read(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
         self.one(BlockOperation::Read, offset, vec![range(0, len)])?;
         let mut data = vec![0; len];
         self.ram.read(0, &mut data).unwrap();
         Ok(data)
     }
-    pub fn flush(&mut self) -> Result<(), BlockError> {
+    pub(crate) fn flush(&mut self) -> Result<(), BlockError> {
         self.one(BlockOperation::Flush, 0, Vec::new())
     }
 }
 
-pub const fn range(gpa: u64, len: usize) -> GuestRange {
+pub(crate) const fn range(gpa: u64, len: usize) -> GuestRange {
     GuestRange { gpa, len: len as u32 }
 }
 
 /// QEMU's tool, which is an oracle for qcow2.
-pub fn qemu_img(arguments: &[&str]) -> String {
+pub(crate) fn qemu_img(arguments: &[&str]) -> String {
     let output = Command::new("qemu-img").args(arguments).output().expect("qemu-img (qemu-utils)");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -140,7 +154,7 @@ pub fn qemu_img(arguments: &[&str]) -> String {
 }
 
 /// Errors are none; leaks may be, after a kill.
-pub fn qemu_check(path: &Path) {
+pub(crate) fn qemu_check(path: &Path) {
     let output =
         Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(path).output().unwrap();
     let code = output.status.code();
@@ -152,6 +166,6 @@ pub fn qemu_check(path: &Path) {
     );
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
