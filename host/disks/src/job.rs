@@ -136,3 +136,31 @@ impl Bounce {
         self.bytes.get_mut(self.start..end).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_hosts_reasons_become_the_guests() {
+        let error = |code| Failed::from(io::Error::from_raw_os_error(code)).error;
+
+        assert_eq!(error(libc::ENOSPC), BlockError::NoSpace);
+        assert_eq!(error(libc::EDQUOT), BlockError::NoSpace);
+        assert_eq!(error(libc::EROFS), BlockError::ReadOnly);
+        assert_eq!(error(libc::EOPNOTSUPP), BlockError::Unsupported);
+        assert_eq!(error(libc::EIO), BlockError::Io);
+    }
+
+    #[test]
+    fn a_bounce_buffer_is_aligned_and_bounded() {
+        let mut long = Bounce::new(u64::MAX, 4096);
+        let mut short = Bounce::new(512, 512);
+
+        assert!(long.bytes().as_ptr().addr().is_multiple_of(4096));
+        assert_eq!(long.bytes().len(), 1 << 20);
+        assert!(short.bytes().as_ptr().addr().is_multiple_of(512));
+        assert_eq!(short.bytes(), [0; 512]);
+    }
+}

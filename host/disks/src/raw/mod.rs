@@ -46,6 +46,7 @@ pub(crate) struct RawImage {
 }
 
 impl RawImage {
+    #[cfg(target_os = "linux")]
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
