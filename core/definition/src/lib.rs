@@ -32,4 +32,4 @@ pub use boot::BootDefinition;
 pub use error::DefinitionError;
 pub use home::{Display, Engine, HomeDefinition, HostedHome, MetalHome, ParseSerialError, Serial};
 pub use machine::{Board, CpuCount, CpuModel, InvalidName, OutOfRange, VmDefinition, VmName};
-pub use size::{MemorySize, ParseSizeError};
+pub use size::{DiskSize, MemorySize, ParseSizeError};

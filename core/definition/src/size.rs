@@ -11,12 +11,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
 
 /// The guest's memory, in bytes: 16 MiB to 16 GiB, a multiple of 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MemorySize(u64);
 
-/// A text that is no [`MemorySize`].
+/// The size of a disk, in bytes: 1 KiB to 64 TiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiskSize(u64);
+
+/// A text that is no [`MemorySize`] or [`DiskSize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseSizeError {
     /// Not a number with a unit.
@@ -29,6 +34,8 @@ pub enum ParseSizeError {
     OutOfRange(String),
     /// Not a multiple of 1 MiB.
     Granularity(String),
+    /// Not between 1 KiB and 64 TiB.
+    DiskOutOfRange(String),
 }
 
 impl fmt::Display for ParseSizeError {
@@ -51,6 +58,9 @@ impl fmt::Display for ParseSizeError {
             }
             Self::Granularity(text) => {
                 write!(f, "`{text}` of memory is no multiple of 1 MiB")
+            }
+            Self::DiskOutOfRange(text) => {
+                write!(f, "a disk of `{text}` is out of range: 1K to 64T")
             }
         }
     }
@@ -78,6 +88,48 @@ impl MemorySize {
     }
 }
 
+/// The bytes that a text says; `None` if they are more than can be counted.
+fn bytes_of(text: &str) -> Result<Option<u64>, ParseSizeError> {
+    let form = || ParseSizeError::Form(text.to_owned());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at_checked(end).ok_or_else(form)?;
+    let number: u64 = digits.parse().map_err(|_| form())?;
+    let scale = match unit.trim_start() {
+        "K" | "KiB" => KIB,
+        "M" | "MiB" => MIB,
+        "G" | "GiB" => GIB,
+        "T" | "TiB" => TIB,
+        "" => return Err(ParseSizeError::NoUnit(text.to_owned())),
+        "kB" | "KB" | "MB" | "GB" | "TB" => {
+            return Err(ParseSizeError::DecimalUnit(text.to_owned()));
+        }
+        _ => return Err(form()),
+    };
+    Ok(number.checked_mul(scale))
+}
+
+impl DiskSize {
+    /// The least: 1 KiB.
+    pub const MIN: Self = Self(KIB);
+    /// The most: 64 TiB.
+    pub const MAX: Self = Self(64 * TIB);
+
+    /// The number of bytes, a multiple of 1024.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for DiskSize {
+    type Err = ParseSizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let size = bytes_of(text)?.map(Self).filter(|size| (Self::MIN..=Self::MAX).contains(size));
+        size.ok_or_else(|| ParseSizeError::DiskOutOfRange(text.to_owned()))
+    }
+}
+
 impl Default for MemorySize {
     /// 512 MiB.
     fn default() -> Self {
@@ -89,20 +141,8 @@ impl FromStr for MemorySize {
     type Err = ParseSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let form = || ParseSizeError::Form(text.to_owned());
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, unit) = text.split_at_checked(end).ok_or_else(form)?;
-        let number: u64 = digits.parse().map_err(|_| form())?;
-        let scale = match unit.trim_start() {
-            "K" | "KiB" => KIB,
-            "M" | "MiB" => MIB,
-            "G" | "GiB" => GIB,
-            "" => return Err(ParseSizeError::NoUnit(text.to_owned())),
-            "kB" | "KB" | "MB" | "GB" => return Err(ParseSizeError::DecimalUnit(text.to_owned())),
-            _ => return Err(form()),
-        };
         let out_of_range = || ParseSizeError::OutOfRange(text.to_owned());
-        let size = Self(number.checked_mul(scale).ok_or_else(out_of_range)?);
+        let size = Self(bytes_of(text)?.ok_or_else(out_of_range)?);
         if !(Self::MIN..=Self::MAX).contains(&size) {
             return Err(out_of_range());
         }
@@ -184,6 +224,17 @@ mod tests {
         assert_eq!(error("8M"), "`8M` of memory is out of range: 16M to 16G");
         assert_eq!(error("99999999999G"), "`99999999999G` of memory is out of range: 16M to 16G");
         assert_eq!(error("17000K"), "`17000K` of memory is no multiple of 1 MiB");
+    }
+
+    #[test]
+    fn disks_have_wider_limits() {
+        let error = |text: &str| text.parse::<DiskSize>().unwrap_err().to_string();
+
+        assert_eq!("64T".parse(), Ok(DiskSize::MAX));
+        assert_eq!("1 KiB".parse(), Ok(DiskSize::MIN));
+        assert_eq!(error("0G"), "a disk of `0G` is out of range: 1K to 64T");
+        assert_eq!(error("99999999T"), "a disk of `99999999T` is out of range: 1K to 64T");
+        assert_eq!(error("1024"), "`1024` has no unit: write `1024M` for mebibytes");
     }
 
     #[test]

@@ -20,6 +20,7 @@ extern crate alloc;
 extern crate std;
 
 mod follow;
+mod pin;
 mod port;
 mod ram;
 mod record;
@@ -28,6 +29,7 @@ mod slot;
 mod tlb;
 
 pub use follow::{Flushed, HostPage};
+pub use pin::{PinAccess, PinnedMemory, PinnedPiece};
 pub use port::{GuestMemory, MemoryError};
 pub use ram::Ram;
 pub use record::{Mark, MarkedMemory, PageRecord, Record};

@@ -1,5 +1,6 @@
 //! The command line: what can be said, with its help.
 
+mod disk;
 mod usage;
 mod values;
 
@@ -11,6 +12,7 @@ use kasane_definition::{CpuCount, CpuModel, Display, Engine, MemorySize, Serial,
 use kasane_host_gdb::ListenAddress;
 
 use crate::outcome::EXIT_STATUS_HELP;
+pub(crate) use disk::{DiskArguments, DiskCommand};
 pub(crate) use usage::usage_failure;
 
 const EXAMPLES: &str = "\
@@ -61,6 +63,9 @@ pub(crate) enum Command {
     /// Run two stock Debian kernels side by side
     #[command(after_help = format!("{DEMO_HELP}\n\n{EXIT_STATUS_HELP}"))]
     Demo(DemoArguments),
+    /// Make, describe, convert, resize and check disk images
+    #[command(after_help = format!("{}\n\n{EXIT_STATUS_HELP}", disk::EXAMPLES))]
+    Disk(DiskArguments),
     /// Say what this host and the engines can do
     Info(InfoArguments),
     /// Print the JSON schema of the definition file

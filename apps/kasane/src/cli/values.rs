@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kasane_definition::{CpuModel, Display, Engine};
+use kasane_host_disks::DiskFormat;
 
 /// One of the CPU models.
 pub(super) fn cpu_model() -> impl TypedValueParser<Value = CpuModel> {
@@ -17,6 +18,12 @@ pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {
     const ALL: [Engine; 4] = [Engine::Auto, Engine::Interp, Engine::Translate, Engine::Shadow];
     PossibleValuesParser::new(ALL.map(Engine::as_str))
         .map(|word| ALL.into_iter().find(|one| one.as_str() == word).unwrap_or_default())
+}
+
+/// One of the formats of disk images.
+pub(super) fn disk_format() -> impl TypedValueParser<Value = DiskFormat> {
+    PossibleValuesParser::new(DiskFormat::ALL.map(DiskFormat::as_str))
+        .map(|word| word.parse().unwrap_or(DiskFormat::Raw))
 }
 
 /// One of the displays.

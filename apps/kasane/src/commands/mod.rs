@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod demo;
+mod disk;
 mod documents;
 mod info;
 mod run;
@@ -39,6 +40,10 @@ pub(crate) fn main() -> ExitCode {
             (form, run::run(*arguments, form))
         }
         Command::Demo(arguments) => (Form::Text, demo::demo(&arguments)),
+        Command::Disk(arguments) => {
+            let form = Form::from_json(arguments.json());
+            (form, disk::disk(&arguments.command))
+        }
         Command::Info(arguments) => {
             let form = Form::from_json(arguments.json);
             (form, info::info(form))
