@@ -1,5 +1,6 @@
 //! What the targets share: a home that does nothing, and machines and vCPUs in it.
 
+pub mod net;
 pub mod virtio;
 
 use std::sync::Arc;
