@@ -9,6 +9,7 @@
 //! | `initramfs-shell.gz`, `initramfs-shell-i386.gz` | busybox and our init (`init.sh`) |
 //! | `initramfs-stress.gz` | the same and stress-ng, gzip, dd and sha256sum of Debian |
 //! | `initramfs-toolbox.cpio`, `toolbox/` | busybox, gcc, luajit and node with programs for them; the same tree for this host |
+//! | `debian-root/` | Debian with systemd as a disk image, its kernel, initrd and ssh key |
 //! | `asm/NAME.elf` | our own guests, assembled from `guests/` |
 //! | `../bench/guest` | the program that `cargo xtask bench cpu` measures, and an initramfs with it |
 //! | `apt/` | apt's lists and packages: a state of its own, nothing of the system is changed |
@@ -17,6 +18,7 @@ mod apt;
 mod assembly;
 mod bench;
 mod cpio;
+mod debian_root;
 mod initramfs;
 mod kernel;
 mod libraries;
@@ -32,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which guests; all of them but the toolbox when none is named
+    /// Which guests; all of them but the toolbox and debian-root when none is named
     #[arg(value_enum)]
     names: Vec<Guest>,
     /// Make them again, from the newest packages
@@ -54,6 +56,8 @@ enum Guest {
     Stress,
     /// The initramfs image with gcc, luajit and node
     Toolbox,
+    /// Debian with systemd, sshd, fio and iperf3 on a disk image
+    DebianRoot,
     /// Our own guests, assembled from guests/
     Asm,
 }
@@ -85,7 +89,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 
 /// And those that only the long tests use.
 pub(crate) fn for_nightly(workspace: &Workspace) -> Result<()> {
-    make(workspace, &[&ALL[..], &[Guest::Toolbox]].concat(), false)
+    make(workspace, &[&ALL[..], &[Guest::Toolbox, Guest::DebianRoot]].concat(), false)
 }
 
 /// The guests that `kasane demo` shows.
@@ -128,6 +132,7 @@ fn make_one(place: &Place<'_>, apt: &mut Apt, guest: Guest, refresh: bool) -> Re
         Guest::Busybox => initramfs::shells(place, apt, refresh),
         Guest::Stress => initramfs::stress(place, apt, refresh),
         Guest::Toolbox => toolbox::build(place, apt, refresh),
+        Guest::DebianRoot => debian_root::build(place, apt, refresh),
         Guest::Asm => assembly::build(place),
     }
     .with_context(|| format!("could not make the guest `{}`", name_of(guest)))
@@ -172,6 +177,15 @@ impl Made {
         replace(&self.file, bytes)?;
         replace(&self.recipe_file(), self.recipe.as_bytes())?;
         note(format_args!("{} ({} KiB)", shown(&self.file), bytes.len() / 1024));
+        Ok(())
+    }
+
+    /// The same with a file that is finished elsewhere in the same file system.
+    fn adopt(&self, finished: &Path) -> Result<()> {
+        fs::rename(finished, &self.file)
+            .with_context(|| format!("could not write {}", self.file.display()))?;
+        replace(&self.recipe_file(), self.recipe.as_bytes())?;
+        note(shown(&self.file));
         Ok(())
     }
 }
