@@ -9,8 +9,14 @@ use std::process::Command;
 
 /// Programs that the build and the tests call, each with the Debian package
 /// that has it. This is the only list of them.
-const NEEDED: &[(&str, &str)] =
-    &[("cc", "gcc"), ("ld", "binutils"), ("dpkg-deb", "dpkg"), ("apt-get", "apt"), ("tar", "tar")];
+const NEEDED: &[(&str, &str)] = &[
+    ("cc", "gcc"),
+    ("ld", "binutils"),
+    ("dpkg-deb", "dpkg"),
+    ("apt-get", "apt"),
+    ("tar", "tar"),
+    ("qemu-img", "qemu-utils"),
+];
 
 /// `cargo xtask test`. Cheap gates come first; the tests come last, so that
 /// the output ends with their summary.

@@ -4,9 +4,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `cloud/vmlinuz`, `amd64/vmlinuz`, `i386/vmlinuz` | Debian's kernels; `package` beside each says which |
+//! | `cloud/vmlinuz`, `amd64/vmlinuz`, `i386/vmlinuz` | Debian's kernels; `package` beside each says which, `modules/` has those for virtio |
 //! | `busybox/amd64/busybox`, `busybox/i386/busybox` | busybox, static |
 //! | `initramfs-shell.gz`, `initramfs-shell-i386.gz` | busybox and our init (`init.sh`) |
+//! | `initramfs-virtio.gz`, `initramfs-virtio-amd64.gz` | busybox, the virtio modules of the cloud and the amd64 kernel, and `kasane-records` |
 //! | `initramfs-stress.gz` | the same and stress-ng, gzip, dd and sha256sum of Debian |
 //! | `initramfs-toolbox.cpio`, `toolbox/` | busybox, gcc, luajit and node with programs for them; the same tree for this host |
 //! | `debian-root/` | Debian with systemd as a disk image, its kernel, initrd and ssh key |
@@ -22,6 +23,8 @@ mod debian_root;
 mod initramfs;
 mod kernel;
 mod libraries;
+mod modules;
+mod records;
 mod toolbox;
 
 use crate::report::{Failure, note, step};
@@ -52,6 +55,8 @@ enum Guest {
     I386,
     /// Busybox of both architectures and the initramfs images that boot to its shell
     Busybox,
+    /// The initramfs images with the kernels' virtio modules
+    Virtio,
     /// The initramfs image with stress-ng
     Stress,
     /// The initramfs image with gcc, luajit and node
@@ -63,8 +68,15 @@ enum Guest {
 }
 
 /// What the tests of every day use.
-const ALL: [Guest; 6] =
-    [Guest::Cloud, Guest::Amd64, Guest::I386, Guest::Busybox, Guest::Stress, Guest::Asm];
+const ALL: [Guest; 7] = [
+    Guest::Cloud,
+    Guest::Amd64,
+    Guest::I386,
+    Guest::Busybox,
+    Guest::Virtio,
+    Guest::Stress,
+    Guest::Asm,
+];
 
 /// What making a guest needs to know.
 struct Place<'a> {
@@ -130,6 +142,7 @@ fn make_one(place: &Place<'_>, apt: &mut Apt, guest: Guest, refresh: bool) -> Re
         Guest::Amd64 => kernel::fetch(place, apt, &kernel::AMD64, refresh),
         Guest::I386 => kernel::fetch(place, apt, &kernel::I386, refresh),
         Guest::Busybox => initramfs::shells(place, apt, refresh),
+        Guest::Virtio => initramfs::virtio(place, apt, refresh),
         Guest::Stress => initramfs::stress(place, apt, refresh),
         Guest::Toolbox => toolbox::build(place, apt, refresh),
         Guest::DebianRoot => debian_root::build(place, apt, refresh),
