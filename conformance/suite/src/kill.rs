@@ -91,7 +91,8 @@ impl Kills {
 
     fn start(&self, image: &Path, first: u64) -> Result<Child, String> {
         let guests = Guests::find();
-        let script = format!("kasane-records /dev/vda {first} {COUNT}");
+        // The console is the records' alone.
+        let script = format!("dmesg -n 1; kasane-records /dev/vda {first} {COUNT}");
         let append = format!("console=ttyS0 panic=-1 quiet {}", run_parameter(&script));
         let arguments = [
             ["run", "--no-reboot"],
@@ -270,7 +271,7 @@ fn verify(raw: &Path, last: u64) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::record::record;
-    use std::os::unix::fs::FileExt;
+    use std::io::{Seek, SeekFrom, Write};
 
     fn console(said: &str) -> Console<&[u8]> {
         Console { lines: BufReader::new(said.as_bytes()), said: String::new() }
@@ -298,13 +299,15 @@ mod tests {
         let path = std::env::temp_dir().join(format!("kasane-verify-{}", std::process::id()));
         let slots = Slots::of_disk(DISK_LEN_BYTES).unwrap();
         let last = slots.count() + 100;
-        let disk = File::create(&path).unwrap();
+        let mut disk = File::create(&path).unwrap();
         disk.set_len(DISK_LEN_BYTES).unwrap();
-        for sequence in 1..=last {
-            disk.write_all_at(&record(sequence), slots.offset(sequence)).unwrap();
-        }
+        let mut write = |sequence, bytes: &[u8]| {
+            disk.seek(SeekFrom::Start(slots.offset(sequence))).unwrap();
+            disk.write_all(bytes).unwrap();
+        };
+        (1..=last).for_each(|sequence| write(sequence, &record(sequence)));
         let whole = verify(&path, last);
-        disk.write_all_at(&record(last - 1)[..512], slots.offset(last)).unwrap();
+        write(last, &record(last - 1)[..512]);
 
         let torn = verify(&path, last);
 
