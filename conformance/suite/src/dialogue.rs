@@ -44,6 +44,12 @@ impl Dialogue {
         }
     }
 
+    /// The program's process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Reads until the guest says `wanted`, and gives what it said before.
     ///
     /// # Errors

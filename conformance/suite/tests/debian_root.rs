@@ -5,58 +5,30 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests may panic
 
-use std::env;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kasane_conformance::{Dialogue, Guests};
+use kasane_conformance::{DebianDisk, Dialogue};
 
 const GIBIBYTE: &str = "1073741824";
 
-/// A copy of the disk, removed at the end.
-struct Disk(PathBuf);
+/// A scratch file, removed at the end.
+struct Scratch(PathBuf);
 
-impl Disk {
-    fn copy(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("kasane-debian-{}-{name}.img", std::process::id()));
-        let disk = Self(path);
-        let mut copy = Command::new("cp");
-        copy.args(["--sparse=always", "--reflink=auto"]).arg(part("root.img")).arg(&disk.0);
-        assert!(copy.status().unwrap().success(), "no copy of the disk");
-        disk
-    }
-}
-
-impl Drop for Disk {
+impl Drop for Scratch {
     fn drop(&mut self) {
         let _left_behind = fs::remove_file(&self.0);
     }
 }
 
-fn part(name: &str) -> PathBuf {
-    Guests::find()
-        .image(&format!("debian-root/{name}"))
-        .expect("`cargo xtask guests debian-root` makes it")
+fn disk(name: &str) -> DebianDisk {
+    DebianDisk::copy(name).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Boots a disk with these flags more, to the shell on the serial console.
-fn boot(disk: &Disk, flags: &[[&str; 2]]) -> Dialogue {
-    let arguments = [
-        ["run", "--no-reboot"],
-        ["--kernel", &part("vmlinuz").display().to_string()],
-        ["--initrd", &part("initrd.img").display().to_string()],
-        ["--append", "root=/dev/vda console=ttyS0"],
-        ["--memory", "1G"],
-        ["--disk", &format!("{},format=raw", disk.0.display())],
-        ["--timeout", "7200"],
-    ];
-    let mut guest = Dialogue::start([&arguments[..], flags].concat().as_flattened()).unwrap();
-    guest.expect("login: ").unwrap();
-    guest.expect("kasane-root# ").unwrap();
-    succeed(&mut guest, "dmesg -n 1; systemctl is-system-running --wait || true");
-    guest
+fn boot(disk: &DebianDisk, flags: &[[&str; 2]]) -> Dialogue {
+    disk.boot(flags).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn succeed(guest: &mut Dialogue, command: &str) -> String {
@@ -75,7 +47,7 @@ fn power_off(guest: Dialogue) {
 const BOUND: &str = "cd /sys/bus/virtio/drivers; ls -d */virtio* | cut -d/ -f1 | sort -u; cd";
 
 fn comes_up_whole(cpus: &str, engine: &str) {
-    let disk = Disk::copy(&format!("boot-{cpus}-{engine}"));
+    let disk = disk(&format!("boot-{cpus}-{engine}"));
     let flags = [["--cpus", cpus], ["--engine", engine], ["--net", "nat"], ["--vsock", "5"]];
 
     let mut guest = boot(&disk, &flags);
@@ -131,7 +103,7 @@ fn host_reaches(name: &str) -> bool {
 #[test]
 #[ignore = "long: nightly"]
 fn names_are_found_and_a_package_is_installed() {
-    let disk = Disk::copy("packages");
+    let disk = disk("packages");
     let mut guest = boot(&disk, &[["--cpus", "2"], ["--net", "nat"]]);
     let name = r"sed -n 's#^deb .*http://\([^/]*\)/.*#\1#p' /etc/apt/sources.list | head -n1";
     let source = succeed(&mut guest, name);
@@ -158,7 +130,7 @@ fn free_port() -> u16 {
 /// `ssh` to the guest behind a port of this host.
 fn ssh(port: u16, command: &str) -> Command {
     let mut ssh = Command::new("ssh");
-    ssh.arg("-i").arg(part("id_ed25519")).args(["-p", &port.to_string()]);
+    ssh.arg("-i").arg(DebianDisk::part("id_ed25519").unwrap()).args(["-p", &port.to_string()]);
     for option in [
         "BatchMode=yes",
         "StrictHostKeyChecking=no",
@@ -190,13 +162,12 @@ fn sum_of(file: &Path) -> String {
 #[test]
 #[ignore = "long: nightly"]
 fn a_gibibyte_is_copied_both_ways_through_a_forwarded_port() {
-    let disk = Disk::copy("ssh");
+    let disk = disk("ssh");
     let port = free_port();
     let forward = format!("tcp:127.0.0.1:{port}:22");
     let flags = [["--cpus", "2"], ["--net", "nat"], ["--forward", &forward]];
     let mut guest = boot(&disk, &flags);
-    // Beside the disk, so that it is removed as a disk is.
-    let (there, back) = (Disk(disk.0.with_extension("there")), Disk(disk.0.with_extension("back")));
+    let [there, back] = ["there", "back"].map(|end| Scratch(disk.path().with_extension(end)));
     let random = File::open("/dev/urandom").unwrap();
     let made = File::create(&there.0).unwrap();
     printed(Command::new("head").args(["-c", GIBIBYTE]).stdin(random).stdout(made));
@@ -223,7 +194,7 @@ fn join(guest: &mut Dialogue, address: &str) {
 #[test]
 #[ignore = "long: nightly"]
 fn a_gibibyte_is_copied_between_two_guests_on_a_lan() {
-    let disks = [Disk::copy("lan-left"), Disk::copy("lan-right")];
+    let disks = [disk("lan-left"), disk("lan-right")];
     let lan = format!("lan:debian{}", std::process::id());
     let [mut left, mut right] = disks.each_ref().map(|disk| boot(disk, &[["--net", &lan]]));
     join(&mut left, "10.77.0.1");
