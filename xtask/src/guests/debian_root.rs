@@ -64,15 +64,15 @@ pub(super) fn build(place: &Place<'_>, apt: &mut Apt, refresh: bool) -> Result<(
         if made.is_current() && !refresh {
             return Ok(());
         }
-        let root = is_root();
+        let user = User::of_this_process();
         install(&NEEDED)?;
-        if !root {
+        if user == User::Ordinary {
             install(&NEEDED_BY_A_USER)?;
         }
         let work = folder.join("work");
         fresh_folder(&work)?;
         let archive = work.join("root.tar");
-        bootstrap(apt, &work, &archive, root)?;
+        bootstrap(apt, &archive, user)?;
         let image = work.join("root.img");
         make_image(&work, &archive, &image)?;
         for beside in ["vmlinuz", "initrd.img", "id_ed25519", "packages"] {
@@ -89,22 +89,49 @@ fn recipe() -> String {
     format!("1 {}\n{CUSTOMIZE}\n{IMAGE}", PACKAGES.concat().join(","))
 }
 
-fn is_root() -> bool {
-    command::answer(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+/// Who runs this.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum User {
+    Root,
+    Ordinary,
+}
+
+impl User {
+    fn of_this_process() -> Self {
+        match command::answer(Command::new("id").arg("-u")) {
+            Ok(id) if id.trim() == "0" => Self::Root,
+            Ok(_) | Err(_) => Self::Ordinary,
+        }
+    }
+
+    /// As mmdebstrap's `--mode` takes it.
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Ordinary => "unshare",
+        }
+    }
 }
 
 /// An archive with the installed packages.
-fn bootstrap(apt: &mut Apt, work: &Path, archive: &Path, root: bool) -> Result<()> {
-    let tool = work.join("mmdebstrap");
+fn bootstrap(apt: &mut Apt, archive: &Path, user: User) -> Result<()> {
+    // Not among the guests: the root of a user namespace has no way into a person's own folders.
+    let tool = std::env::temp_dir().join(format!("kasane-mmdebstrap-{}", std::process::id()));
     let deb = apt.download("mmdebstrap")?;
     apt::unpack_all(std::slice::from_ref(&deb), &tool)?;
-    let programs = tool.join("usr/bin");
+    let outcome = install_packages(apt, &tool.join("usr/bin"), archive, user);
+    fs::remove_dir_all(&tool).context("could not remove mmdebstrap")?;
+    outcome
+}
+
+/// Runs mmdebstrap, which is in the folder `programs`.
+fn install_packages(apt: &mut Apt, programs: &Path, archive: &Path, user: User) -> Result<()> {
     let release = apt.release()?;
     let mut command = Command::new("perl");
     command.arg(programs.join("mmdebstrap"));
-    command.env("PATH", path_with(&programs)).env("SOURCE_DATE_EPOCH", EPOCH);
+    command.env("PATH", path_with(programs)).env("SOURCE_DATE_EPOCH", EPOCH);
     command.args(["--quiet", "--variant=apt", "--format=tar"]);
-    command.arg(if root { "--mode=root" } else { "--mode=unshare" });
+    command.arg(format!("--mode={}", user.mode()));
     command.arg(format!("--include={}", PACKAGES.concat().join(",")));
     command.args(LEFT_OUT.map(|files| format!("--dpkgopt=path-exclude={files}")));
     command.args(apt.settings(&WAYS)?.iter().map(|setting| format!("--aptopt={setting}")));
