@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Where a program is found, looking through `PATH`.
+/// Where a program is found, looking through `PATH` and where Debian has programs that only root's
+/// `PATH` has.
 pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
     let paths = std::env::var_os("PATH")?;
-    std::env::split_paths(&paths).map(|folder| folder.join(program)).find(|file| file.is_file())
+    let for_root = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    let folders = std::env::split_paths(&paths).chain(for_root);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// The command line as a person would type it.

@@ -22,7 +22,7 @@ const NEEDED: &[(&str, &str)] = &[
 /// the output ends with their summary.
 pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     gates::targets()?;
-    system_programs()?;
+    install(NEEDED)?;
     gates::format()?;
     gates::layers(workspace)?;
     gates::size(workspace)?;
@@ -66,14 +66,15 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         .into())
 }
 
-/// Installs what is missing when that is allowed, or says how.
-fn system_programs() -> Result<()> {
+/// Installs the packages of programs that are missing when that is allowed, or says how.
+pub(crate) fn install(needed: &[(&str, &str)]) -> Result<()> {
     step("programs of the system", || {
-        let missing: Vec<&str> = NEEDED
+        let mut missing: Vec<&str> = needed
             .iter()
             .filter(|(program, _)| command::find(program).is_none())
             .map(|(_, package)| *package)
             .collect();
+        missing.dedup();
         if missing.is_empty() {
             return Ok(());
         }

@@ -1,8 +1,15 @@
 //! What the conformance tests share: finding the program and the guests, running a guest by the
 //! program's own command line, and looking at its console.
 
+mod debian;
+mod dialogue;
+mod kill;
 mod own;
 mod program;
+pub mod record;
 
+pub use debian::DebianDisk;
+pub use dialogue::{Answer, Dialogue};
+pub use kill::{Format, Kills, Outcome};
 pub use own::OwnGuest;
 pub use program::{Guests, Kasane, Run, own_guests, run_parameter};

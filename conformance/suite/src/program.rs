@@ -93,6 +93,14 @@ impl Kasane {
         let mut command = Command::new(&self.path);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
     }
+    /// Starts it with these arguments, and its standard input and output in pipes.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_to_talk<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> io::Result<Child> {
+        let mut command = Command::new(&self.path);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+    }
     /// Runs it with these arguments and no input.
     ///
     /// # Errors

@@ -70,6 +70,18 @@ struct Wanted {
     len_bytes: u64,
 }
 
+/// How a source is asked for, and what `release_of` reads.
+const TARGET: &str = "$(CODENAME) $(REPO_URI) $(RELEASE) $(COMPONENT)";
+
+/// A release of Debian and where the system has it from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Release {
+    /// For example `bookworm`.
+    pub(super) codename: String,
+    /// `URI SUITE COMPONENT` of the release, its updates and its security fixes.
+    pub(super) sources: Vec<String>,
+}
+
 /// Apt over our folder. Does nothing until it is asked for a package.
 pub(super) struct Apt {
     folder: PathBuf,
@@ -137,6 +149,31 @@ impl Apt {
             apt.fetch(&parse_wanted(&listing)?, &fetch)
         })
         .map_err(|error| unknown(&packages.join(", "), &error))
+    }
+
+    /// Debian's release that the sources have, with all of them that belong to it and work.
+    pub(super) fn release(&mut self) -> Result<Release> {
+        self.with_fresh_lists(|apt| {
+            let mut question = apt.get(&["indextargets", "--format", TARGET]);
+            let targets = question.args([
+                "Created-By: Packages",
+                "Architecture: amd64",
+                "Origin: Debian",
+                "Component: main",
+            ]);
+            release_of(&command::answer(targets)?).context("apt's sources have no Debian")
+        })
+        .map_err(|error| unknown("Debian's release", &error))
+    }
+
+    /// The lines of the system's configuration that begin with one of `names` and say something.
+    pub(super) fn settings(&mut self, names: &[&str]) -> Result<Vec<String>> {
+        self.prepare()?;
+        let text = command::answer(&mut self.tool("apt-config", &["dump"]))?;
+        let said = |line: &&str| {
+            names.iter().any(|name| line.starts_with(name)) && !line.ends_with("\"\";")
+        };
+        Ok(text.lines().filter(said).map(str::to_owned).collect())
     }
 
     /// Runs the download `arguments` unless all files are there, and gives the files.
@@ -285,6 +322,22 @@ fn first_dependency(text: &str, prefix: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// Reads lines of the form of `TARGET`. The first release that is one by itself, and what
+/// completes it; backports and other releases are left out.
+fn release_of(text: &str) -> Option<Release> {
+    let targets: Vec<(&str, &str)> =
+        text.lines().filter_map(|line| line.trim().split_once(' ')).collect();
+    let (codename, _) = targets.iter().find(|(codename, _)| !codename.contains('-'))?;
+    let parts =
+        [(*codename).to_owned(), format!("{codename}-updates"), format!("{codename}-security")];
+    let sources = targets
+        .iter()
+        .filter(|(codename, _)| parts.iter().any(|part| part == codename))
+        .map(|(_, source)| (*source).to_owned())
+        .collect();
+    Some(Release { codename: (*codename).to_owned(), sources })
+}
+
 /// Reads lines of the form `'URI' FILE LENGTH HASH`; others are talk.
 fn parse_wanted(text: &str) -> Result<Vec<Wanted>> {
     text.lines()
@@ -318,6 +371,32 @@ mod tests {
     #[test]
     fn a_line_without_a_length_is_an_error() {
         assert!(parse_wanted("'http://mirror/b.deb' b.deb many SHA256:ab").is_err());
+    }
+
+    #[test]
+    fn a_release_is_taken_with_its_updates_and_without_its_backports() {
+        let text = "book-security http://m/s/ book-security main\n\
+            book http://m/d/ book main\n\
+            book-updates http://m/d/ book-updates main\n\
+            book-backports http://m/d/ book-backports main\n\
+            next http://m/d/ next main\n";
+
+        let release = release_of(text).unwrap();
+
+        assert_eq!(release.codename, "book");
+        assert_eq!(
+            release.sources,
+            [
+                "http://m/s/ book-security main",
+                "http://m/d/ book main",
+                "http://m/d/ book-updates main"
+            ]
+        );
+    }
+
+    #[test]
+    fn no_source_is_no_release() {
+        assert_eq!(release_of(""), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first process of our test guests. It prints `kasane-guest: ready` and
-# then, by the kernel's command line:
+# The first process of our test guests. It loads the kernel modules that its
+# image has, prints `kasane-guest: ready` and then, by the kernel's command line:
 #   kasane.run=BASE64   runs the decoded script, prints `kasane-guest: exit N`
 #                       with its status, and powers off
 #   otherwise           an interactive shell on the console, again and again
@@ -14,6 +14,11 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs tmp /tmp
 hostname kasane
+if [ -f /lib/modules/order ]; then
+	while read -r module; do
+		insmod "/lib/modules/$module.ko"
+	done </lib/modules/order
+fi
 echo "kasane-guest: ready"
 
 script=

@@ -1,10 +1,10 @@
-//! The initramfs images: busybox with our init, and the same with Debian's
-//! stress-ng. The layout is merged (`/bin` is a link to `/usr/bin` and so
+//! The initramfs images: busybox with our init, the same with a kernel's
+//! virtio modules and the program of the kill test, or with Debian's stress-ng. The layout is merged (`/bin` is a link to `/usr/bin` and so
 //! on), so that packages from before and after Debian's merge both fit.
 
 use super::apt::{self, Apt};
 use super::cpio::{Archive, DeviceNumber};
-use super::{Made, Place, lacking, libraries};
+use super::{Made, Place, kernel, lacking, libraries, modules, records};
 use crate::report::{note, step};
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
@@ -73,6 +73,31 @@ pub(super) fn shells(place: &Place<'_>, apt: &mut Apt, refresh: bool) -> Result<
             }
             let busybox = busybox(place, apt, architecture, refresh)?;
             made.write(&compressed(&image(&busybox, &Items::new())?)?)
+        })
+    })
+}
+
+/// `initramfs-virtio.gz` for the cloud kernel and `initramfs-virtio-amd64.gz`: modules go with one
+/// kernel only, so each is made anew with its kernel.
+pub(super) fn virtio(place: &Place<'_>, apt: &mut Apt, refresh: bool) -> Result<()> {
+    let images =
+        [("initramfs-virtio.gz", kernel::CLOUD), ("initramfs-virtio-amd64.gz", kernel::AMD64)];
+    let program = records::build(place)?;
+    images.iter().try_for_each(|(image_name, kernel)| {
+        kernel::fetch(place, apt, kernel, false)?;
+        step(&format!("guest image `{image_name}`"), || {
+            let wanted = modules::WANTED.join(",");
+            let recipe = [recipe("virtio"), kernel.package(place), wanted, program.recipe.clone()];
+            let made = Made::new(place.folder.join(image_name), recipe.join("\n"));
+            if made.is_current() && !refresh {
+                return Ok(());
+            }
+            let busybox = busybox(place, apt, &AMD64, refresh)?;
+            let mut items = modules::items(&kernel.folder(place))?;
+            let content = fs::read(&program.file).context("could not read kasane-records")?;
+            let item = Item::File { permissions: 0o755, content };
+            items.insert("usr/bin/kasane-records".to_owned(), item);
+            made.write(&compressed(&image(&busybox, &items)?)?)
         })
     })
 }

@@ -1,6 +1,7 @@
 //! Debian's kernels, stock: the file a user of Debian boots.
 
 use super::apt::Apt;
+use super::modules;
 use super::{Made, Place, fresh_folder, lacking, replace};
 use crate::report::{note, step};
 use anyhow::{Context, Result};
@@ -17,8 +18,25 @@ pub(super) const CLOUD: Kernel = Kernel { folder: "cloud", metapackage: "linux-i
 pub(super) const AMD64: Kernel = Kernel { folder: "amd64", metapackage: "linux-image-amd64" };
 pub(super) const I386: Kernel = Kernel { folder: "i386", metapackage: "linux-image-686:i386" };
 
-/// Puts the kernel at `FOLDER/vmlinuz`, its configuration at `FOLDER/config`
-/// and its package's name at `FOLDER/package`.
+impl Kernel {
+    fn recipe(&self) -> String {
+        format!("2 {} {}", self.metapackage, modules::WANTED.join(","))
+    }
+
+    /// Where all of it is.
+    pub(super) fn folder(&self, place: &Place<'_>) -> PathBuf {
+        place.folder.join(self.folder)
+    }
+
+    /// Which package it was made of, when that is known.
+    pub(super) fn package(&self, place: &Place<'_>) -> String {
+        fs::read_to_string(self.folder(place).join("package")).unwrap_or_default()
+    }
+}
+
+/// Puts the kernel at `FOLDER/vmlinuz`, its configuration at `FOLDER/config`,
+/// its package's name at `FOLDER/package` and its modules for virtio into
+/// `FOLDER/modules`.
 pub(super) fn fetch(
     place: &Place<'_>,
     apt: &mut Apt,
@@ -27,7 +45,7 @@ pub(super) fn fetch(
 ) -> Result<()> {
     step(&format!("guest kernel `{}`", kernel.folder), || {
         let folder = place.folder.join(kernel.folder);
-        let made = Made::new(folder.join("vmlinuz"), format!("1 {}", kernel.metapackage));
+        let made = Made::new(folder.join("vmlinuz"), kernel.recipe());
         if made.is_current() && !refresh {
             return Ok(());
         }
@@ -36,6 +54,8 @@ pub(super) fn fetch(
         let unpacked = folder.join("unpacked");
         fresh_folder(&unpacked)?;
         deb.unpack_only(&unpacked, "./boot/*")?;
+        deb.unpack_only(&unpacked, "./lib/modules/*")?;
+        modules::keep(&unpacked.join("lib"), &folder)?;
         let boot = unpacked.join("boot");
         let image = named(&boot, "vmlinuz-").ok_or_else(|| lacking(&package, "/boot/vmlinuz-*"))?;
         let image =

@@ -4,11 +4,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `cloud/vmlinuz`, `amd64/vmlinuz`, `i386/vmlinuz` | Debian's kernels; `package` beside each says which |
+//! | `cloud/vmlinuz`, `amd64/vmlinuz`, `i386/vmlinuz` | Debian's kernels; `package` beside each says which, `modules/` has those for virtio |
 //! | `busybox/amd64/busybox`, `busybox/i386/busybox` | busybox, static |
 //! | `initramfs-shell.gz`, `initramfs-shell-i386.gz` | busybox and our init (`init.sh`) |
+//! | `initramfs-virtio.gz`, `initramfs-virtio-amd64.gz` | busybox, the virtio modules of the cloud and the amd64 kernel, and `kasane-records` |
 //! | `initramfs-stress.gz` | the same and stress-ng, gzip, dd and sha256sum of Debian |
 //! | `initramfs-toolbox.cpio`, `toolbox/` | busybox, gcc, luajit and node with programs for them; the same tree for this host |
+//! | `debian-root/` | Debian with systemd as a disk image, its kernel, initrd and ssh key |
 //! | `asm/NAME.elf` | our own guests, assembled from `guests/` |
 //! | `../bench/guest` | the program that `cargo xtask bench cpu` measures, and an initramfs with it |
 //! | `apt/` | apt's lists and packages: a state of its own, nothing of the system is changed |
@@ -17,9 +19,12 @@ mod apt;
 mod assembly;
 mod bench;
 mod cpio;
+mod debian_root;
 mod initramfs;
 mod kernel;
 mod libraries;
+mod modules;
+mod records;
 mod toolbox;
 
 use crate::report::{Failure, note, step};
@@ -32,7 +37,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which guests; all of them but the toolbox when none is named
+    /// Which guests; all of them but the toolbox and debian-root when none is named
     #[arg(value_enum)]
     names: Vec<Guest>,
     /// Make them again, from the newest packages
@@ -50,17 +55,28 @@ enum Guest {
     I386,
     /// Busybox of both architectures and the initramfs images that boot to its shell
     Busybox,
+    /// The initramfs images with the kernels' virtio modules
+    Virtio,
     /// The initramfs image with stress-ng
     Stress,
     /// The initramfs image with gcc, luajit and node
     Toolbox,
+    /// Debian with systemd, sshd, fio and iperf3 on a disk image
+    DebianRoot,
     /// Our own guests, assembled from guests/
     Asm,
 }
 
 /// What the tests of every day use.
-const ALL: [Guest; 6] =
-    [Guest::Cloud, Guest::Amd64, Guest::I386, Guest::Busybox, Guest::Stress, Guest::Asm];
+const ALL: [Guest; 7] = [
+    Guest::Cloud,
+    Guest::Amd64,
+    Guest::I386,
+    Guest::Busybox,
+    Guest::Virtio,
+    Guest::Stress,
+    Guest::Asm,
+];
 
 /// What making a guest needs to know.
 struct Place<'a> {
@@ -85,7 +101,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 
 /// And those that only the long tests use.
 pub(crate) fn for_nightly(workspace: &Workspace) -> Result<()> {
-    make(workspace, &[&ALL[..], &[Guest::Toolbox]].concat(), false)
+    make(workspace, &[&ALL[..], &[Guest::Toolbox, Guest::DebianRoot]].concat(), false)
 }
 
 /// The guests that `kasane demo` shows.
@@ -126,8 +142,10 @@ fn make_one(place: &Place<'_>, apt: &mut Apt, guest: Guest, refresh: bool) -> Re
         Guest::Amd64 => kernel::fetch(place, apt, &kernel::AMD64, refresh),
         Guest::I386 => kernel::fetch(place, apt, &kernel::I386, refresh),
         Guest::Busybox => initramfs::shells(place, apt, refresh),
+        Guest::Virtio => initramfs::virtio(place, apt, refresh),
         Guest::Stress => initramfs::stress(place, apt, refresh),
         Guest::Toolbox => toolbox::build(place, apt, refresh),
+        Guest::DebianRoot => debian_root::build(place, apt, refresh),
         Guest::Asm => assembly::build(place),
     }
     .with_context(|| format!("could not make the guest `{}`", name_of(guest)))
@@ -172,6 +190,15 @@ impl Made {
         replace(&self.file, bytes)?;
         replace(&self.recipe_file(), self.recipe.as_bytes())?;
         note(format_args!("{} ({} KiB)", shown(&self.file), bytes.len() / 1024));
+        Ok(())
+    }
+
+    /// The same with a file that is finished elsewhere in the same file system.
+    fn adopt(&self, finished: &Path) -> Result<()> {
+        fs::rename(finished, &self.file)
+            .with_context(|| format!("could not write {}", self.file.display()))?;
+        replace(&self.recipe_file(), self.recipe.as_bytes())?;
+        note(shown(&self.file));
         Ok(())
     }
 }
