@@ -38,6 +38,7 @@ pub mod blk;
 mod chip;
 mod core_state;
 mod io;
+pub mod net;
 pub mod queue;
 #[cfg(test)]
 mod rig;
