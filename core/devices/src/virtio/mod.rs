@@ -36,6 +36,7 @@
 
 pub mod blk;
 mod chip;
+pub mod console;
 mod core_state;
 mod io;
 pub mod net;
