@@ -7,7 +7,10 @@ extern crate alloc;
 
 mod block;
 mod net;
+mod reclaim;
+mod share;
 mod trace;
+mod vsock;
 pub use block::{
     BlockBackend, BlockCompletion, BlockCompletions, BlockError, BlockInfo, BlockOperation,
     BlockRequest, GuestRange, ZeroedSpace,
@@ -16,7 +19,10 @@ pub use net::{
     FrameOffload, Given, NetBackend, NetDevice, NetGuestOffloads, NetInfo, NetOffloads,
     PartialChecksum, Segmentation, SegmentationKind,
 };
+pub use reclaim::PageReclaim;
+pub use share::{ShareBackend, ShareCompletions, ShareRequest};
 pub use trace::{NullTrace, Trace, TraceEvent, TraceId, TraceKind};
+pub use vsock::{VsockBackend, VsockDevice, VsockOperation, VsockPacket};
 
 /// Guest time, in nanoseconds since the machine was created.
 ///

@@ -3,10 +3,15 @@
 //! for each device's layouts. Names for numbers, no logic. Everything is little-endian.
 #![no_std]
 
+pub mod balloon;
 pub mod blk;
+pub mod console;
 pub mod device_type;
 pub mod feature;
+pub mod fs;
 pub mod mmio;
+pub mod net;
 pub mod pci;
 pub mod ring;
 pub mod status;
+pub mod vsock;

@@ -100,9 +100,13 @@ impl<'a, E> Io<'a, E> {
     /// Gives a chain back, of whose writable part `written` bytes are filled from the beginning on.
     /// The driver hears of it by the next [`signal`](Self::signal).
     pub fn push(&mut self, queue: u16, id: ChainId, written: u32) {
-        self.with_queue(queue, |queue, memory, features| {
-            queue.push(memory, features, (id, written))
-        });
+        self.push_together(queue, &[(id, written)]);
+    }
+
+    /// Gives back several chains, all of which the driver sees at once, as it must with a frame
+    /// that fills several (§5.1.6.4.1).
+    pub fn push_together(&mut self, queue: u16, chains: &[(ChainId, u32)]) {
+        self.with_queue(queue, |queue, memory, features| queue.push(memory, features, chains));
     }
 
     /// Interrupts the driver for what was pushed, if it wants that. Once for many is best.

@@ -34,10 +34,14 @@
 //! Lock order: a device's lock is a leaf. Guest memory is touched under it, which takes no lock of
 //! a device.
 
+pub mod balloon;
 pub mod blk;
 mod chip;
+pub mod console;
 mod core_state;
+pub mod fs;
 mod io;
+pub mod net;
 pub mod queue;
 #[cfg(test)]
 mod rig;
@@ -47,6 +51,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 pub mod transport;
+pub mod vsock;
 
 pub use chip::{ChipDoesNotFit, VirtioChip};
 pub use core_state::{Interface, Offer, QueueChange, QueueRegisters, VirtioCore};

@@ -27,6 +27,8 @@ pub use place::{QueuePlace, RingForm};
 pub use ranges::{gather, len, part, scatter};
 pub(super) use saved::QueueForm;
 
+use alloc::vec::Vec;
+
 use kasane_memory::GuestMemory;
 
 use packed::PackedRing;
@@ -154,8 +156,9 @@ impl Queue {
         }
     }
 
-    /// Gives a chain back, of which the device has written `written` bytes, from the beginning of
-    /// its writable part on. A chain that was taken before the last reset goes nowhere.
+    /// Gives chains back, with the bytes that the device has written of each, from the beginning of
+    /// its writable part on. The driver sees all of them at once. A chain that was taken before
+    /// the last reset goes nowhere.
     ///
     /// # Errors
     /// The ring is not in memory.
@@ -163,16 +166,17 @@ impl Queue {
         &mut self,
         memory: &dyn GuestMemory,
         features: u64,
-        used: (ChainId, u32),
+        used: &[(ChainId, u32)],
     ) -> Result<(), QueueError> {
-        let (id, written) = used;
-        if id.life != self.life {
-            return Ok(());
+        let life = self.life;
+        if used.iter().any(|(id, _)| id.life != life) {
+            let alive: Vec<_> = used.iter().copied().filter(|(id, _)| id.life == life).collect();
+            return if alive.is_empty() { Ok(()) } else { self.push(memory, features, &alive) };
         }
         match self.parts(memory, features) {
             None => Ok(()),
-            Some((Ring::Split(ring), on)) => ring.push(on, id, written),
-            Some((Ring::Packed(ring), on)) => ring.push(on, id, written),
+            Some((Ring::Split(ring), on)) => ring.push(on, used),
+            Some((Ring::Packed(ring), on)) => ring.push(on, used),
         }
     }
 

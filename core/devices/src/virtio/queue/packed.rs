@@ -171,25 +171,35 @@ impl PackedRing {
         Ok(())
     }
 
-    /// Gives a chain back.
+    /// Gives chains back, all of which the driver sees at once: it looks at them in order, and the
+    /// first is marked last.
     pub(super) fn push(
         &mut self,
         on: Ground<'_>,
-        id: ChainId,
-        written: u32,
+        chains: &[(ChainId, u32)],
     ) -> Result<(), QueueError> {
-        let at = on.place.descriptors.wrapping_add(DESCRIPTOR_LEN * u64::from(self.used.index));
-        let value = u64::from(written) | u64::from(id.id) << 32;
-        let [bytes @ .., _, _] = value.to_le_bytes();
-        on.memory.write(at.wrapping_add(8), &bytes)?;
-        let mut flags = if self.used.wrap { flag::AVAIL | flag::USED } else { 0 };
-        if written != 0 {
-            flags |= flag::WRITE;
+        let mut first = None;
+        for (id, written) in chains {
+            let at = on.place.descriptors.wrapping_add(DESCRIPTOR_LEN * u64::from(self.used.index));
+            let value = u64::from(*written) | u64::from(id.id) << 32;
+            let [bytes @ .., _, _] = value.to_le_bytes();
+            on.memory.write(at.wrapping_add(8), &bytes)?;
+            let mut flags = if self.used.wrap { flag::AVAIL | flag::USED } else { 0 };
+            if *written != 0 {
+                flags |= flag::WRITE;
+            }
+            if first.is_none() {
+                first = Some((at, flags));
+            } else {
+                on.memory.store_u16(at.wrapping_add(FLAGS), flags)?;
+            }
+            self.used = self.used.forward(id.descriptors, on.place.size);
+            self.unsignalled = self.unsignalled.saturating_add(id.descriptors.into());
+            self.in_flight = self.in_flight.saturating_sub(id.descriptors);
         }
-        on.memory.store_u16(at.wrapping_add(FLAGS), flags)?;
-        self.used = self.used.forward(id.descriptors, on.place.size);
-        self.unsignalled = self.unsignalled.saturating_add(id.descriptors.into());
-        self.in_flight = self.in_flight.saturating_sub(id.descriptors);
+        if let Some((at, flags)) = first {
+            on.memory.store_u16(at.wrapping_add(FLAGS), flags)?;
+        }
         Ok(())
     }
 

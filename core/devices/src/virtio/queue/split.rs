@@ -91,19 +91,20 @@ impl SplitRing {
         Ok(())
     }
 
-    /// Gives a chain back.
+    /// Gives chains back, all of which the driver sees at once.
     pub(super) fn push(
         &mut self,
         on: Ground<'_>,
-        id: ChainId,
-        written: u32,
+        chains: &[(ChainId, u32)],
     ) -> Result<(), QueueError> {
-        let slot = self.next_used & on.place.size.wrapping_sub(1);
-        let entry = split::ENTRIES + split::USED_ENTRY_LEN * u64::from(slot);
-        let value = u64::from(id.id) | u64::from(written) << 32;
-        on.memory.write(on.place.device.wrapping_add(entry), &value.to_le_bytes())?;
-        self.next_used = self.next_used.wrapping_add(1);
-        self.in_flight = self.in_flight.saturating_sub(1);
+        for (id, written) in chains {
+            let slot = self.next_used & on.place.size.wrapping_sub(1);
+            let entry = split::ENTRIES + split::USED_ENTRY_LEN * u64::from(slot);
+            let value = u64::from(id.id) | u64::from(*written) << 32;
+            on.memory.write(on.place.device.wrapping_add(entry), &value.to_le_bytes())?;
+            self.next_used = self.next_used.wrapping_add(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
         on.memory.store_u16(on.place.device.wrapping_add(split::INDEX), self.next_used)?;
         Ok(())
     }
