@@ -1,4 +1,4 @@
-//! The first serial port's way to the outside and back.
+//! The way of the first serial port, and of the virtio console, to the outside and back.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -71,15 +71,28 @@ impl SerialOutput {
     }
 }
 
+/// What of a machine takes input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum InputPort {
+    #[default]
+    Serial,
+    VirtioConsole,
+}
+
 /// The machine that input goes to: another one after each reset.
 #[derive(Clone, Default)]
 pub(crate) struct InputTarget {
+    port: InputPort,
     machine: Arc<Mutex<Option<Arc<HostedMachine>>>>,
     /// Where the input's thread waits for room in the serial port, or for another machine.
     room: Arc<Parker>,
 }
 
 impl InputTarget {
+    pub(crate) fn new(port: InputPort) -> Self {
+        Self { port, ..Self::default() }
+    }
+
     /// From now on input goes to `machine`.
     pub(crate) fn set(&self, machine: Option<Arc<HostedMachine>>) {
         *self.machine.lock() = machine;
@@ -95,7 +108,10 @@ impl InputTarget {
     fn deliver(&self, mut bytes: &[u8]) {
         loop {
             let machine = self.machine.lock().clone();
-            let taken = machine.map_or(0, |machine| machine.console_input(bytes));
+            let taken = machine.map_or(0, |machine| match self.port {
+                InputPort::Serial => machine.console_input(bytes),
+                InputPort::VirtioConsole => machine.virtio_console_input(bytes),
+            });
             bytes = bytes.get(taken..).unwrap_or_default();
             if bytes.is_empty() {
                 return;

@@ -1,12 +1,17 @@
 //! What each home lends to the machine.
 
 use alloc::borrow::{Cow, ToOwned};
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
+use core::num::NonZeroU64;
 use core::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{Forward, NetChoice};
 
 /// The `[home]` tables; each home reads its own and leaves the others alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +34,7 @@ impl HomeDefinition {
 }
 
 /// `[home.hosted]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostedHome {
     /// What makes guest instructions run.
@@ -41,6 +46,81 @@ pub struct HostedHome {
     /// Where the screen goes.
     #[serde(default)]
     pub display: Display,
+    /// Where the virtio console goes.
+    #[serde(default = "Serial::none")]
+    pub console: Serial,
+    /// What is behind each disk, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disk: BTreeMap<String, HostedDisk>,
+    /// What network each card is on, by its name; without an entry the NAT.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub net: BTreeMap<String, HostedNet>,
+    /// What folder each share is, by its tag.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub share: BTreeMap<String, HostedShare>,
+    /// The Unix socket by which programs reach the guest's sockets, relative to the definition
+    /// file; without it `NAME.vsock` in the user's runtime folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<String>,
+}
+
+impl Default for HostedHome {
+    fn default() -> Self {
+        Self {
+            engine: Engine::default(),
+            serial: Serial::default(),
+            display: Display::default(),
+            console: Serial::None,
+            disk: BTreeMap::new(),
+            net: BTreeMap::new(),
+            share: BTreeMap::new(),
+            vsock: None,
+        }
+    }
+}
+
+/// The image behind a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostedDisk {
+    /// The image, relative to the definition file.
+    pub file: String,
+    /// `raw` or `qcow2`; without it by what the file begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// The host doesn't cache it (`O_DIRECT`); raw images only.
+    #[serde(default)]
+    pub direct: bool,
+    /// Bytes in a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Requests in a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations_per_second: Option<NonZeroU64>,
+}
+
+/// The network that a card is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostedNet {
+    /// `nat`, `lan:NAME`, `tap:INTERFACE` or `none` (a card without a cable).
+    #[serde(default)]
+    pub to: NetChoice,
+    /// Ports of the host that lead into the guest: `tcp:[ADDRESS:]HOST_PORT:GUEST_PORT`. Of the
+    /// NAT only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forward: Vec<Forward>,
+    /// All frames are written to this file (pcap), relative to the definition file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<String>,
+}
+
+/// A shared folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostedShare {
+    /// The folder, relative to the definition file.
+    pub directory: String,
 }
 
 impl HostedHome {
@@ -125,6 +205,12 @@ impl fmt::Display for ParseSerialError {
 }
 
 impl core::error::Error for ParseSerialError {}
+
+impl Serial {
+    const fn none() -> Self {
+        Self::None
+    }
+}
 
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,6 +22,7 @@
 extern crate alloc;
 
 mod boot;
+mod devices;
 mod error;
 mod hint;
 mod home;
@@ -30,8 +31,15 @@ mod net;
 mod size;
 
 pub use boot::BootDefinition;
+pub use devices::{
+    DeviceName, DevicesDefinition, DiskDefinition, DiskSerial, GuestCid, InvalidDevice, MacAddress,
+    NetDefinition, PciSlot, ShareDefinition,
+};
 pub use error::DefinitionError;
-pub use home::{Display, Engine, HomeDefinition, HostedHome, MetalHome, ParseSerialError, Serial};
+pub use home::{
+    Display, Engine, HomeDefinition, HostedDisk, HostedHome, HostedNet, HostedShare, MetalHome,
+    ParseSerialError, Serial,
+};
 pub use machine::{Board, CpuCount, CpuModel, InvalidName, OutOfRange, VmDefinition, VmName};
 pub use net::{Forward, LanName, NetChoice, ParseForwardError, ParseNetError, Transport};
 pub use size::{DiskSize, MemorySize, ParseSizeError};

@@ -9,7 +9,7 @@ use core::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{BootDefinition, DefinitionError, HomeDefinition, MemorySize};
+use crate::{BootDefinition, DefinitionError, DevicesDefinition, HomeDefinition, MemorySize};
 
 /// A virtual machine's definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct VmDefinition {
     /// What the machine starts with.
     #[serde(default, skip_serializing_if = "BootDefinition::is_empty")]
     pub boot: BootDefinition,
+    /// What devices the machine has besides its board's.
+    #[serde(default, skip_serializing_if = "DevicesDefinition::is_default")]
+    pub devices: DevicesDefinition,
     /// What each home lends to the machine.
     #[serde(default, skip_serializing_if = "HomeDefinition::is_default")]
     pub home: HomeDefinition,

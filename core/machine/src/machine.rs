@@ -208,6 +208,25 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         self.board.serial.receive(bytes, self.clock.now_ns())
     }
 
+    /// Input for the virtio console; gives the number of bytes that it took. The console's room is
+    /// kicked when it takes more. Without such a device all is taken and lost.
+    pub fn virtio_console_input(&self, bytes: &[u8]) -> usize {
+        match &self.board.controls.console {
+            Some(console) => console.receive(0, bytes),
+            None => bytes.len(),
+        }
+    }
+
+    /// Asks the guest by its balloon to give back so many bytes of its memory; less than before
+    /// returns the rest to it. False if there is no balloon.
+    pub fn set_balloon(&self, bytes: u64) -> bool {
+        let balloon = self.board.controls.balloon.as_ref();
+        balloon.is_some_and(|balloon| {
+            balloon.set_wanted_bytes(bytes);
+            true
+        })
+    }
+
     /// Somebody pressed the power button: a guest with ACPI shuts down and switches off.
     pub fn power_button(&self) {
         self.board.power_management.press_power_button();

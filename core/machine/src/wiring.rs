@@ -22,7 +22,7 @@ use kasane_spec_pc::port;
 use lock_api::RawMutex;
 
 use crate::config::MachineConfig;
-use crate::devices;
+use crate::devices::{self, Controls};
 use crate::layout;
 use crate::machine::{MachineError, MachinePorts};
 use crate::power::PowerLatch;
@@ -41,6 +41,8 @@ pub(crate) struct Board<R: RawMutex> {
     pub(crate) devices: String,
     /// Their slots and kinds.
     pub(crate) slots: Vec<(u8, &'static str)>,
+    /// Devices that the home turns to.
+    pub(crate) controls: Controls<R>,
     /// Chips that have deadlines.
     pub(crate) timed: Vec<Arc<dyn Timed>>,
     /// Everything with state. The interrupt router comes first: with the wires' levels back in
@@ -171,7 +173,7 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         attach_pci(config, &ports, &memory, &pci)?;
         pci::attach_piix4_pm(&pci, power_management.clone())?;
 
-        let seated = devices::attach_all(&pci, home)?;
+        let (seated, controls) = devices::attach_all(&pci, home)?;
         let words: Vec<&str> = seated.iter().map(|device| device.description.as_str()).collect();
         let words = if words.is_empty() { "none".into() } else { words.join(", ") };
         let slots = seated.iter().map(|device| (device.slot, device.kind)).collect();
@@ -188,6 +190,7 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
             power_management,
             devices: words,
             slots,
+            controls,
             timed,
             saved,
         })

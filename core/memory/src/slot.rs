@@ -29,6 +29,16 @@ pub unsafe trait RamBacking: Send + Sync {
     }
 }
 
+// SAFETY: as for the value that is shared.
+unsafe impl<T: RamBacking + ?Sized> RamBacking for Arc<T> {
+    fn as_ptr(&self) -> *mut u8 {
+        (**self).as_ptr()
+    }
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+}
+
 /// Zeroed memory from the global allocator, for tests and small regions.
 pub struct AllocatedRam {
     ptr: NonNull<u8>,

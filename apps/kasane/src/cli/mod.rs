@@ -1,5 +1,6 @@
 //! The command line: what can be said, with its help.
 
+mod devices;
 mod disk;
 mod usage;
 mod values;
@@ -8,10 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use kasane_definition::{CpuCount, CpuModel, Display, Engine, MemorySize, Serial, VmName};
+use kasane_definition::{
+    CpuCount, CpuModel, Display, Engine, Forward, GuestCid, MemorySize, NetChoice, Serial, VmName,
+};
 use kasane_host_gdb::ListenAddress;
 
 use crate::outcome::EXIT_STATUS_HELP;
+pub(crate) use devices::{DiskArgument, ShareArgument};
 pub(crate) use disk::{DiskArguments, DiskCommand};
 pub(crate) use usage::usage_failure;
 
@@ -79,6 +83,13 @@ pub(crate) enum Command {
     Man,
 }
 
+/// Whether something is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
 /// Flags say the same as the definition's keys, and override it.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RunArguments {
@@ -117,6 +128,39 @@ pub(crate) struct RunArguments {
     /// Where the first serial port goes: stdio, none or file:PATH; without it or a definition stdio
     #[arg(long, value_name = "WHERE")]
     pub(crate) serial: Option<Serial>,
+    /// A disk (virtio): an image file or block device, and words behind commas: format=raw or
+    /// format=qcow2, ro (read-only), serial=S, direct (not cached by the host), bps=SIZE and
+    /// iops=N (limits per second); several times for several disks
+    #[arg(long, value_name = "FILE[,WORD...]")]
+    pub(crate) disk: Vec<DiskArgument>,
+    /// The network that the machine is on: nat, lan:NAME, tap:INTERFACE or none; several times for
+    /// several cards; without it or a definition nat
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) net: Vec<NetChoice>,
+    /// A port of this host that leads into the guest, by the NAT: tcp:2222:22 or
+    /// udp:127.0.0.1:5353:53
+    #[arg(long, value_name = "tcp|udp:[ADDRESS:]PORT:GUEST_PORT")]
+    pub(crate) forward: Vec<Forward>,
+    /// Write all frames of the first network to a file, for Wireshark
+    #[arg(long, value_name = "FILE.pcap")]
+    pub(crate) capture: Option<PathBuf>,
+    /// A folder of this host, which the guest mounts by its tag: mount -t virtiofs TAG /mnt;
+    /// with `,ro` it can't write to it; without a tag its tag is `share`
+    #[arg(long, value_name = "DIR[:TAG][,ro]")]
+    pub(crate) share: Vec<ShareArgument>,
+    /// Whether the guest has a source of random numbers; without it or a definition it has
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
+    pub(crate) rng: Option<Switch>,
+    /// Whether the guest can give back memory; without it or a definition it can
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
+    pub(crate) balloon: Option<Switch>,
+    /// Sockets between guest and host, with this context id of the guest, from 3 on
+    #[arg(long, value_name = "CID")]
+    pub(crate) vsock: Option<GuestCid>,
+    /// Where the virtio console (hvc0) goes: stdio, none or file:PATH; with stdio the first serial
+    /// port goes nowhere, unless it is named
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) console: Option<Serial>,
     /// Wait for a debugger (GDB's remote protocol) before the guest starts: at a TCP port of this
     /// host, or at a Unix socket if it has a `/` in it
     #[arg(long, value_name = "ADDRESS:PORT|PATH")]

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::saving;
 use crate::cli::RunArguments;
-use crate::console::{InputTarget, SerialOutput, read_stdin};
+use crate::console::{InputPort, InputTarget, SerialOutput, read_stdin};
 use crate::gdb::Debuggee;
 use crate::outcome::{ExitStatus, Failure};
 use crate::report::{Form, RunEnd, RunStatistics};
@@ -39,11 +39,13 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     let specification = specification(&settings, engine)?;
     restore_on_panic();
     let serial = SerialOutput::open(&settings.serial)?;
+    let console = SerialOutput::open(&settings.console)?;
     let trace = open_trace(&settings)?;
     let mut session = Session::new(&settings, form);
-    let lent = lent(runner, &serial, &session.input, trace.as_ref())?;
+    let lent = lent(runner, (&serial, &console), &session.input, trace.as_ref())?;
     let outcome = session.run(&specification, &lent);
     serial.close();
+    console.close();
     let traced = trace.map_or(Ok(()), |trace| trace.finish());
     let finished = session.finish(outcome)?;
     traced.context("the trace is not complete").map_err(|error| {
@@ -125,6 +127,7 @@ fn specification(settings: &Settings, engine: EngineKind) -> Result<Specificatio
         kernel,
         initrd,
         append: settings.append.clone(),
+        devices: settings.devices.clone(),
     })
 }
 
@@ -168,7 +171,7 @@ fn boot_help(error: &BootError) -> &'static str {
 /// What this host gives to any machine.
 fn lent(
     runner: Arc<dyn CodeRunner>,
-    serial: &SerialOutput,
+    (serial, console): (&SerialOutput, &SerialOutput),
     input: &InputTarget,
     trace: Option<&Arc<TraceFile>>,
 ) -> Result<Lent, Failure> {
@@ -178,6 +181,8 @@ fn lent(
     Ok(Lent {
         console: serial.console(),
         console_room: Some(input.room()),
+        virtio_console: console.console(),
+        virtio_console_room: Some(input.room()),
         debug_console: None,
         trace: match trace {
             Some(trace) => Arc::clone(trace) as Arc<dyn Trace>,
@@ -276,7 +281,10 @@ impl<'a> Session<'a> {
             settings,
             form,
             stopper: Stopper::default(),
-            input: InputTarget::default(),
+            input: InputTarget::new(match settings.console {
+                SerialTarget::Stdio => InputPort::VirtioConsole,
+                SerialTarget::None | SerialTarget::File(_) => InputPort::Serial,
+            }),
             began: Instant::now(),
             statistics: RunStatistics::default(),
         }
@@ -385,6 +393,10 @@ impl<'a> Session<'a> {
                 Failure::usage(anyhow::Error::new(cause).context(context), help)
             }
             error @ StartError::Model(_) => Failure::usage(error, "choose `--cpu max`"),
+            StartError::Device(cause) => {
+                let help = cause.help();
+                Failure::usage(anyhow::Error::new(cause), help)
+            }
             error @ StartError::Barrier => Failure::usage(error, "choose `--cpus 1`"),
             error @ StartError::Ram(_) => {
                 Failure::host(error, "give the guest less memory: `--memory SIZE`")

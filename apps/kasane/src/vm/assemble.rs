@@ -13,7 +13,9 @@ use kasane_machine::{Machine, MachineConfig, MachinePorts, layout};
 use kasane_memory::{Ram, RamSlot};
 use kasane_passthrough::Passthrough;
 
+use super::devices::Connections;
 use super::engine::EngineKind;
+use super::reclaim::Reclaim;
 use super::{Battery, HostedMachine, Image, Lent, Specification, StartError, features};
 
 /// Guest TSC ticks per second: one per nanosecond of guest time.
@@ -64,7 +66,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         return Err(StartError::Barrier);
     }
     let model = features::cpu_model(specification.model, lent.runner.features())?;
-    let ram = guest_ram(specification)?;
+    let (ram, slots) = guest_ram(specification)?;
     let apics = Arc::new(ApicBus::new(specification.cpus));
     let clock = Arc::new(HostClock::slowed(specification.engine.slowness()));
     let timer_parker = Arc::new(Parker::new());
@@ -75,6 +77,14 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         cpu_model: model.clone(),
         ..MachineConfig::default()
     };
+    let connections = Connections {
+        ram: &ram,
+        reclaim: Arc::new(Reclaim { ram: Arc::clone(&ram), slots }),
+        console: lent.virtio_console.clone(),
+        console_room: lent.virtio_console_room.clone(),
+        cpus: specification.cpus,
+    };
+    let devices = specification.devices.open(&connections)?;
     let ports = MachinePorts {
         clock: clock.clone(),
         entropy: Arc::new(lent.entropy),
@@ -85,7 +95,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         memory: ram.clone(),
         apics: apics.clone(),
         deadline_changed: timer_parker.clone(),
-        devices: Vec::new(),
+        devices,
     };
     let machine = Machine::new(&config, ports)?;
     let battery = lent.battery.clone();
@@ -104,13 +114,18 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
     Ok(Parts { machine, apics, ram, clock, battery, timer_parker, vcpus })
 }
 
-fn guest_ram(specification: &Specification) -> Result<Arc<Ram>, StartError> {
-    let mut slots = Vec::new();
+/// The guest's RAM, and the mappings that it is made of by their guest-physical address.
+type GuestRam = (Arc<Ram>, Vec<(u64, Arc<HostRam>)>);
+
+fn guest_ram(specification: &Specification) -> Result<GuestRam, StartError> {
+    let (mut slots, mut mappings) = (Vec::new(), Vec::new());
     for (base, len) in layout::ram_ranges(specification.memory_bytes) {
         let name = format!("kasane {} {base:#x}", specification.name);
-        slots.push(RamSlot::from_backing(base, Box::new(HostRam::new(&name, len)?)));
+        let mapping = Arc::new(HostRam::new(&name, len)?);
+        slots.push(RamSlot::from_backing(base, Box::new(Arc::clone(&mapping))));
+        mappings.push((base, mapping));
     }
-    Ok(Arc::new(Ram::new(slots)))
+    Ok((Arc::new(Ram::new(slots)), mappings))
 }
 
 fn partition(

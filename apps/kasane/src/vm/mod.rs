@@ -11,11 +11,13 @@
 
 mod assemble;
 mod control;
+mod devices;
 mod dump;
 mod engine;
 mod features;
 mod image;
 mod processor;
+mod reclaim;
 mod saved;
 mod self_test;
 mod timer;
@@ -38,6 +40,9 @@ use parking_lot::Mutex;
 
 use control::Begin;
 pub use control::{Control, DebugStop, NotPaused};
+pub use devices::{
+    DeviceError, Devices, DiskDevice, FolderAccess, NetDevice, Presence, ShareDevice, SocketsDevice,
+};
 pub use dump::Registers;
 pub use engine::{EngineKind, translator_works};
 pub use features::{MissingFeatures, cpu_model};
@@ -68,6 +73,8 @@ pub struct Specification {
     pub initrd: Option<Image>,
     /// Kernel command line.
     pub append: String,
+    /// Devices besides the board's.
+    pub devices: Devices,
 }
 
 /// The battery of a machine's real-time clock: what the clock and its memory hold outlives the
@@ -82,6 +89,10 @@ pub struct Lent {
     pub console: Arc<dyn Console>,
     /// Told when the first serial port takes input again.
     pub console_room: Option<Arc<dyn Kick>>,
+    /// The virtio console's output.
+    pub virtio_console: Arc<dyn Console>,
+    /// Told when it takes input again.
+    pub virtio_console_room: Option<Arc<dyn Kick>>,
     /// The debug ports' output.
     pub debug_console: Option<Arc<dyn Console>>,
     /// Trace events.
@@ -111,6 +122,9 @@ pub enum StartError {
     /// Guest RAM.
     #[error("there is no RAM for the guest")]
     Ram(#[from] kasane_host_memory::RamError),
+    /// What is behind a device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The machine's wiring.
     #[error("the machine can't be built")]
     Machine(#[from] kasane_machine::MachineError),

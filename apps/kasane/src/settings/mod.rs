@@ -1,5 +1,7 @@
 //! What a run is made of: the definition, overridden by the command line.
 
+mod devices;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use kasane_host_gdb::ListenAddress;
 
 use crate::cli::RunArguments;
 use crate::outcome::Failure;
+use crate::vm::Devices;
+use devices::Sources;
 
 /// Everything that a run needs to know, paths made usable from here.
 #[derive(Debug)]
@@ -23,6 +27,9 @@ pub(crate) struct Settings {
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
     pub(crate) serial: SerialTarget,
+    /// Where the virtio console goes.
+    pub(crate) console: SerialTarget,
+    pub(crate) devices: Devices,
     pub(crate) gdb: Option<ListenAddress>,
     pub(crate) trace: Option<PathBuf>,
     pub(crate) stats: Statistics,
@@ -78,18 +85,33 @@ impl Settings {
             None => (VmDefinition::default(), None),
         };
         let folder = folder.unwrap_or_default();
+        let name = arguments.name.clone().unwrap_or_else(|| definition.name.clone()).to_string();
+        let devices = Sources {
+            machine: &name,
+            arguments: &arguments,
+            definition: &definition.devices,
+            hosted: &definition.home.hosted,
+            folder: &folder,
+        }
+        .devices()?;
         let hosted = definition.home.hosted;
         let from_file = |path: String| folder.join(path);
-        let serial = match (arguments.serial, hosted.serial) {
+        let target = |flag: Option<Serial>, defined: Serial| match (flag, defined) {
             (Some(Serial::File(path)), _) => SerialTarget::File(path.into()),
-            (None, Serial::File(path)) => SerialTarget::File(from_file(path)),
+            (None, Serial::File(path)) => SerialTarget::File(folder.join(path)),
             (Some(Serial::Stdio), _) | (None, Serial::Stdio) => SerialTarget::Stdio,
             (Some(Serial::None), _) | (None, Serial::None) => SerialTarget::None,
+        };
+        let console = target(arguments.console, hosted.console);
+        let serial = match (&console, arguments.serial, hosted.serial) {
+            (SerialTarget::Stdio, Some(Serial::Stdio), _) => return Err(one_terminal()),
+            (SerialTarget::Stdio, None, Serial::Stdio) => SerialTarget::None,
+            (_, flag, defined) => target(flag, defined),
         };
         let kernel = arguments.kernel.or_else(|| definition.boot.kernel.map(from_file));
         let kernel = kernel.ok_or_else(|| nothing_to_boot(arguments.definition.as_deref()))?;
         Ok(Self {
-            name: arguments.name.unwrap_or(definition.name).to_string(),
+            name,
             memory: arguments.memory.unwrap_or(definition.memory),
             cpus: arguments.cpus.unwrap_or(definition.cpus).get(),
             cpu: arguments.cpu.unwrap_or(definition.cpu),
@@ -98,6 +120,8 @@ impl Settings {
             initrd: arguments.initrd.or_else(|| definition.boot.initrd.map(from_file)),
             append: arguments.append.unwrap_or(definition.boot.append),
             serial,
+            console,
+            devices,
             gdb: arguments.gdb,
             trace: arguments.trace,
             stats: if arguments.stats { Statistics::Print } else { Statistics::Off },
@@ -115,6 +139,13 @@ impl Settings {
             on_reset: if arguments.no_reboot { OnReset::End } else { OnReset::Restart },
         })
     }
+}
+
+fn one_terminal() -> Failure {
+    Failure::usage(
+        anyhow::anyhow!("the serial port and the virtio console can't both be this terminal"),
+        "send one of them elsewhere: `--serial file:PATH`, or `--console none`",
+    )
 }
 
 fn nothing_to_boot(definition: Option<&Path>) -> Failure {
