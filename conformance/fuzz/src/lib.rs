@@ -1,5 +1,7 @@
 //! What the targets share: a home that does nothing, and machines and vCPUs in it.
 
+pub mod backends;
+pub mod socket;
 pub mod virtio;
 
 use std::sync::Arc;

@@ -103,7 +103,12 @@ impl Guest {
         Ok(u32_at(&self.call(op::WRITE, 0, &body)?, 0))
     }
     /// Sets what `valid` names: mode, size, owner.
-    pub(crate) fn set(&self, node: u64, valid: u32, values: (u64, u32, u32)) -> Result<Vec<u8>, i32> {
+    pub(crate) fn set(
+        &self,
+        node: u64,
+        valid: u32,
+        values: (u64, u32, u32),
+    ) -> Result<Vec<u8>, i32> {
         let (size, mode, uid) = values;
         let body = bytes(&[
             &n32(valid),
