@@ -39,6 +39,9 @@ fn descriptors(plan: &ChainPlan) -> Vec<(u64, u32, u16)> {
     all.enumerate().map(|(n, (len, flags))| (0x4_0000 + 0x1000 * n as u64, len, flags)).collect()
 }
 
+/// A chain by theirs, its first descriptor and all of them, and by ours.
+type Taken = (u16, Vec<(u64, u32, bool)>, Chain);
+
 /// Both devices, their memory, and the driver's ring.
 struct Pair<'a> {
     mmap: &'a GuestMemoryMmap,
@@ -126,7 +129,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Takes all chains: descriptors by theirs, chains by ours.
-    fn take(&mut self) -> Vec<(u16, Vec<(u64, u32, bool)>, Chain)> {
+    fn take(&mut self) -> Vec<Taken> {
         let mut taken = Vec::new();
         self.theirs.disable_notification(self.mmap).unwrap();
         while let Some(chain) = self.theirs.pop_descriptor_chain(self.mmap) {

@@ -1,5 +1,5 @@
 //! Transports: how a driver finds a device and reaches its registers and queues (virtio 1.2 §4).
-//! They see a [`VirtioDevice`](super::VirtioDevice) and know no chip.
+//! They see a [`VirtioDevice`] and know no chip.
 
 mod isr;
 pub mod mmio;
