@@ -1,6 +1,8 @@
 //! What the targets share: a home that does nothing, and machines and vCPUs in it.
 
+pub mod backends;
 pub mod net;
+pub mod socket;
 pub mod virtio;
 
 use std::sync::Arc;

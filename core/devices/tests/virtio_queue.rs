@@ -173,7 +173,7 @@ proptest! {
             for (head, _, chain) in taken {
                 let len = lens.next().unwrap();
                 pair.theirs.add_used(pair.mmap, head, len).unwrap();
-                pair.ours.push(&pair.ram, pair.features, (chain.id, len)).unwrap();
+                pair.ours.push(&pair.ram, pair.features, &[(chain.id, len)]).unwrap();
             }
             let (theirs, ours) = pair.used_rings();
             prop_assert_eq!(theirs, ours);

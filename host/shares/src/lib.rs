@@ -1,5 +1,5 @@
 //! A folder of the host in a guest: [`Share`] is a `ShareBackend`, a server of FUSE messages that
-//! come by virtio-fs (decision 0009 says why that).
+//! come by virtio-fs (decision 0010 says why that).
 //!
 //! # What a guest can reach
 //! A hostile guest sends any message at any time from all of its processors at once, and other

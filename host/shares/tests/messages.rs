@@ -1,5 +1,6 @@
 //! Messages that no kernel sends, and messages by way of guest memory.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests may panic
 
 mod guest;
 

@@ -1,5 +1,6 @@
 //! What a guest does with a shared folder, seen on the host.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests may panic
 
 mod guest;
 

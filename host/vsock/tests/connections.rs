@@ -1,5 +1,6 @@
 //! The guest's sockets and the host's, by a device that is a pair of lists.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests may panic
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

@@ -140,7 +140,7 @@ impl World {
             return;
         }
         let (id, chain) = self.taken.remove(usize::from(which) % self.taken.len());
-        self.queue.push(&*self.driver.ram, self.features, (chain.id, written)).unwrap();
+        self.queue.push(&*self.driver.ram, self.features, &[(chain.id, written)]).unwrap();
         self.given.push((id, written));
         self.unsignalled += 1;
     }
@@ -201,7 +201,7 @@ proptest! {
             for _ in 0..count {
                 driver.add(&[piece], Told::InTheRing);
                 let chain = queue.pop(&*driver.ram, features).unwrap().unwrap();
-                queue.push(&*driver.ram, features, (chain.id, 1)).unwrap();
+                queue.push(&*driver.ram, features, &[(chain.id, 1)]).unwrap();
             }
             let wants = queue.wants_signal(&*driver.ram, features).unwrap();
             prop_assert_eq!(wants, count > usize::from(beyond));
@@ -254,7 +254,7 @@ fn a_chain_of_before_a_reset_goes_nowhere() {
         queue.enable(RingForm::of(features)).unwrap();
         let fresh = queue.clone();
         queue.put_back(chain.id);
-        queue.push(&*driver.ram, features, (chain.id, 1)).unwrap();
+        queue.push(&*driver.ram, features, &[(chain.id, 1)]).unwrap();
         assert_eq!((driver.used(), queue), (None, fresh));
         assert_eq!(before.in_flight(), if features == 0 { 1 } else { 3 });
     }
@@ -268,7 +268,7 @@ fn a_driver_that_wants_no_interrupts_gets_none() {
         driver.add(&[Piece::Readable(GuestRange { gpa: 0, len: 1 })], Told::InTheRing);
         let chain = queue.pop(&*driver.ram, features).unwrap().unwrap();
         assert!(!driver.wants_notification(1), "the device is at it");
-        queue.push(&*driver.ram, features, (chain.id, 0)).unwrap();
+        queue.push(&*driver.ram, features, &[(chain.id, 0)]).unwrap();
         assert!(!queue.wants_signal(&*driver.ram, features).unwrap());
     }
 }
