@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{CODE, DATA, DATA_PAGES, EXIT, PAGE, USER_CS64};
+use crate::layout::{CODE, DATA, DATA_PAGES, EXIT, PAGE, USER_CS64, reaches_trampoline};
 use crate::rng::Rng;
 
 /// Bytes of the vector state: a standard-format XSAVE area with x87, SSE and AVX.
@@ -118,6 +118,14 @@ pub struct Outcome {
     pub vectors: Option<Box<Vectors>>,
     /// The interpreter does not have the instruction.
     pub missing: bool,
+}
+
+impl Outcome {
+    /// The test wanted something of the trampoline's pages, which the interpreter doesn't have.
+    #[must_use]
+    pub fn is_about_trampoline(&self) -> bool {
+        self.fault.is_some_and(|fault| fault.vector == 14 && reaches_trampoline(fault.address))
+    }
 }
 
 /// An exception.

@@ -3,6 +3,8 @@
 //! All of it is below 2 GiB, so that 32-bit addresses reach it and the trampoline can name its
 //! own data absolutely, without a register. What is not listed is unmapped on both sides, or
 //! (the test program itself, high up) so unlikely to be hit that a hit is a report worth reading.
+//! A test that hits the trampoline's two pages, which only the real CPU has, is unfit: among
+//! millions of tests there are some.
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -41,8 +43,29 @@ pub const DATA_END: u64 = DATA + (DATA_PAGES * PAGE) as u64;
 /// What fills the code pages.
 pub const INT3: u8 = 0xCC;
 
+/// Whether an access at an address reaches the trampoline or its data.
+#[must_use]
+pub fn reaches_trampoline(address: u64) -> bool {
+    const WIDEST: u64 = 64;
+    (TRAMPOLINE - WIDEST..STATE + PAGE as u64).contains(&address)
+}
+
 /// Whether an address is in the code pages.
 #[must_use]
 pub fn in_code(address: u64) -> bool {
     (CODE..CODE_END).contains(&address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trampoline_is_reached_from_a_little_before_it_to_the_end_of_its_data() {
+        let reached = [TRAMPOLINE - 64, TRAMPOLINE, EXIT, STATE, STATE + 4095];
+        let not = [TRAMPOLINE - 65, STATE + 4096, CODE, DATA_END];
+
+        assert!(reached.into_iter().all(reaches_trampoline));
+        assert!(!not.into_iter().any(reaches_trampoline));
+    }
 }

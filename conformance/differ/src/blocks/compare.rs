@@ -87,6 +87,9 @@ impl Session {
         if reference.missing {
             return Verdict::Missing;
         }
+        if reference.is_about_trampoline() {
+            return Verdict::Unfit;
+        }
         if block.is_open() {
             self.native.open_code().fill(INT3);
         }
