@@ -368,6 +368,23 @@ fn discarded_space_is_given_back() {
     }
 }
 
+/// The cluster that is freed is given out again for the end of the range.
+#[test]
+fn space_that_is_given_back_is_nobody_elses() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("base.img"), vec![3; 1 << 20]).unwrap();
+    let top = folder.path("top.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base.img", text(&top)]);
+    let mut rig = Rig::new(&DiskOptions::new(&top)).unwrap();
+    rig.write(20 * 512, &[1; 109 * 512]).unwrap();
+    let zero = BlockOperation::WriteZeroes { len: 136 * 512, space: ZeroedSpace::Release };
+
+    rig.one(zero, 121 * 512, Vec::new()).unwrap();
+
+    assert_eq!(rig.read(256 * 512, 512), Ok(vec![0; 512]));
+    assert_eq!(rig.read(257 * 512, 65536), Ok(vec![3; 65536]));
+}
+
 #[test]
 fn a_read_into_code_is_seen_by_the_code_map() {
     let folder = Folder::new();
