@@ -15,7 +15,7 @@ use kasane_host_disks::{
 };
 use kasane_memory::GuestMemory;
 use kasane_ports::{BlockBackend, BlockError, BlockOperation, GuestRange, ZeroedSpace};
-use support::{Folder, MEMORY, Rig, qemu_check, qemu_img, range, text};
+use support::{Folder, MEMORY, Rig, output, qemu_check, qemu_img, range, spawn, text};
 
 fn raw(folder: &Folder, len: usize) -> DiskOptions {
     let path = folder.path("disk.img");
@@ -119,7 +119,7 @@ fn what_is_no_image_is_named() {
     std::fs::write(folder.path("empty.img"), []).unwrap();
     std::fs::write(folder.path("not.qcow2"), [0; 4096]).unwrap();
     let fifo = folder.path("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert!(output(Command::new("mkfifo").arg(&fifo)).status.success());
 
     assert!(refusal(&missing).to_string().starts_with("can't open `"));
     assert!(refusal(&DiskOptions::new(folder.path(""))).to_string().contains("is a folder"));
@@ -161,13 +161,9 @@ fn one_writer_or_many_readers() {
 
 /// A program of QEMU's that has an image open until its input ends.
 fn qemu_io(path: &Path, arguments: &[&str]) -> Child {
-    let mut child = Command::new("qemu-io")
-        .args(arguments)
-        .arg(path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("qemu-io");
+    command.args(arguments).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = spawn(&mut command);
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"length\n").unwrap();
     let mut answer = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
@@ -185,12 +181,12 @@ fn qemu_and_we_refuse_each_other_by_name() {
         child.wait().unwrap();
         let rig = Rig::new(&options).unwrap();
         let mut qemu = Command::new("qemu-io");
-        let theirs = qemu.args(["-f", format, "-c", "write 0 512"]).arg(&options.path).output();
+        let theirs = output(qemu.args(["-f", format, "-c", "write 0 512"]).arg(&options.path));
         drop(rig);
 
         let expected = Holder::Process { pid, program: "qemu-io".to_owned() };
         assert!(matches!(&ours, DiskError::InUse { holder, .. } if *holder == expected), "{ours}");
-        let message = String::from_utf8(theirs.unwrap().stderr).unwrap();
+        let message = String::from_utf8(theirs.stderr).unwrap();
         assert!(message.contains("Is another process using the image"), "{message}");
     }
 }
@@ -366,6 +362,23 @@ fn discarded_space_is_given_back() {
         assert_eq!(rig.read(3 << 20, 512), Ok(vec![9; 512]));
         assert_eq!(rig.read(2 << 20, 512), Ok(vec![0; 512]));
     }
+}
+
+/// The cluster that is freed is given out again for the end of the range.
+#[test]
+fn space_that_is_given_back_is_nobody_elses() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("base.img"), vec![3; 1 << 20]).unwrap();
+    let top = folder.path("top.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base.img", text(&top)]);
+    let mut rig = Rig::new(&DiskOptions::new(&top)).unwrap();
+    rig.write(20 * 512, &[1; 109 * 512]).unwrap();
+    let zero = BlockOperation::WriteZeroes { len: 136 * 512, space: ZeroedSpace::Release };
+
+    rig.one(zero, 121 * 512, Vec::new()).unwrap();
+
+    assert_eq!(rig.read(256 * 512, 512), Ok(vec![0; 512]));
+    assert_eq!(rig.read(257 * 512, 65536), Ok(vec![3; 65536]));
 }
 
 #[test]

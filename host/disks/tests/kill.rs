@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kasane_host_disks::DiskOptions;
-use support::{Folder, Rig, qemu_check, qemu_img, text};
+use support::{Folder, Rig, qemu_check, qemu_img, spawn, text};
 
 const CHILD: &str = "KASANE_DISKS_TEST_IMAGE";
 const RECORDS: u64 = 4096;
@@ -47,13 +47,13 @@ fn child() {
 
 /// Starts the child, kills it after so many records, and gives the last safe one.
 fn run_and_kill(path: &Path, after: usize) -> Option<u64> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "child", "--nocapture", "--quiet"])
         .env(CHILD, path)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::null());
+    let mut child = spawn(&mut command);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let safe = |line: String| line.strip_prefix("safe ").and_then(|n| n.parse().ok());
     let mut numbers = lines.filter_map(safe);

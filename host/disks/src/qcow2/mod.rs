@@ -122,20 +122,20 @@ impl Qcow2Image {
             }
             Work::Zero(ZeroedSpace::Release) => {
                 let mut access = self.access.write();
-                let freed = self.freed_by(&access, job)?;
+                self.give_back(&self.freed_by(&access, job)?);
                 match access.discard_to_zero(job.offset, job.len) {
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                         write_zeros(&access, job)
                     }
-                    other => other.map(|()| self.give_back(&freed)),
+                    other => other,
                 }
             }
             Work::Discard => {
                 let mut access = self.access.write();
-                let freed = self.freed_by(&access, job)?;
+                self.give_back(&self.freed_by(&access, job)?);
                 match access.discard_to_any(job.offset, job.len) {
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-                    other => other.map(|()| self.give_back(&freed)),
+                    other => other,
                 }
             }
             Work::Read | Work::Write => Ok(()),
@@ -162,8 +162,9 @@ impl Qcow2Image {
         Ok(freed)
     }
 
-    /// `imago` frees clusters for itself, but leaves their data where it is. If we are killed
-    /// before the tables are written that say so, they read as zeros, which is as good.
+    /// `imago` frees clusters for itself, but leaves their data where it is. It is given back before
+    /// they are freed, and not after: in the same call `imago` may give them out again, for the
+    /// ends of the range. If we are killed in between, they read as zeros, which is as good.
     fn give_back(&self, freed: &[(u64, u64)]) {
         for (offset, len) in freed {
             let _kept_then = sys::punch_hole(&self.file, *offset, *len);

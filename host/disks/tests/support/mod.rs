@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -141,9 +141,23 @@ pub(crate) const fn range(gpa: u64, len: usize) -> GuestRange {
     GuestRange { gpa, len: len as u32 }
 }
 
+/// Starts a program, one at a time: until it has become that program, a child has this process's
+/// open files, and so the locks of images that other tests have just closed.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap();
+    command.spawn().expect("the program (qemu-img and qemu-io are in qemu-utils)")
+}
+
+/// Runs a program to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    spawn(command).wait_with_output().unwrap()
+}
+
 /// QEMU's tool, which is an oracle for qcow2.
 pub(crate) fn qemu_img(arguments: &[&str]) -> String {
-    let output = Command::new("qemu-img").args(arguments).output().expect("qemu-img (qemu-utils)");
+    let output = output(Command::new("qemu-img").args(arguments));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
@@ -155,8 +169,7 @@ pub(crate) fn qemu_img(arguments: &[&str]) -> String {
 
 /// Errors are none; leaks may be, after a kill.
 pub(crate) fn qemu_check(path: &Path) {
-    let output =
-        Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(path).output().unwrap();
+    let output = output(Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(path));
     let code = output.status.code();
     assert!(
         matches!(code, Some(0 | 3)),
