@@ -26,10 +26,12 @@ mod error;
 mod hint;
 mod home;
 mod machine;
+mod net;
 mod size;
 
 pub use boot::BootDefinition;
 pub use error::DefinitionError;
 pub use home::{Display, Engine, HomeDefinition, HostedHome, MetalHome, ParseSerialError, Serial};
 pub use machine::{Board, CpuCount, CpuModel, InvalidName, OutOfRange, VmDefinition, VmName};
+pub use net::{Forward, LanName, NetChoice, ParseForwardError, ParseNetError, Transport};
 pub use size::{MemorySize, ParseSizeError};
