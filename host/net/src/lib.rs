@@ -4,11 +4,71 @@
 //! Each is a [`NetBackend`](kasane_ports::NetBackend) with a thread of its own, which pulls frames
 //! from the device and gives it frames; nothing is queued in between beyond small bounds.
 
+mod capture;
 mod error;
 mod frame;
+#[cfg(target_os = "linux")]
+mod lan;
 mod link;
 pub mod nat;
 mod system;
+#[cfg(target_os = "linux")]
+mod tap;
 mod thread;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use kasane_definition::NetChoice;
+use kasane_ports::NetBackend;
+
+pub use capture::{CaptureCounts, Captured};
 pub use error::NetError;
+#[cfg(target_os = "linux")]
+pub use lan::Lan;
+#[cfg(target_os = "linux")]
+pub use tap::Tap;
+
+use nat::{Nat, NatConfig};
+
+/// Makes the network of a machine; `None` if it is to have none. `nat` counts for [`NetChoice::Nat`]
+/// only. With `capture`, all frames are written to that file as well.
+///
+/// # Errors
+/// [`NetError`] says what is missing; its [`help`](NetError::help) says what may be done about it.
+pub fn open(
+    choice: &NetChoice,
+    nat: &NatConfig,
+    capture: Option<&Path>,
+) -> Result<Option<Arc<dyn NetBackend>>, NetError> {
+    let network: Arc<dyn NetBackend> = match choice {
+        NetChoice::Nat => Arc::new(Nat::start(nat)?),
+        NetChoice::Lan(name) => lan(name)?,
+        NetChoice::Tap(interface) => tap(interface)?,
+        NetChoice::None => return Ok(None),
+    };
+    Ok(Some(match capture {
+        Some(path) => Arc::new(Captured::new(network, path)?),
+        None => network,
+    }))
+}
+
+#[cfg(target_os = "linux")]
+fn lan(name: &kasane_definition::LanName) -> Result<Arc<dyn NetBackend>, NetError> {
+    Ok(Arc::new(Lan::join(name)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lan(name: &kasane_definition::LanName) -> Result<Arc<dyn NetBackend>, NetError> {
+    Err(NetError::Unsupported(format!("lan:{name}")))
+}
+
+#[cfg(target_os = "linux")]
+fn tap(interface: &str) -> Result<Arc<dyn NetBackend>, NetError> {
+    Ok(Arc::new(Tap::open(interface)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tap(interface: &str) -> Result<Arc<dyn NetBackend>, NetError> {
+    Err(NetError::Unsupported(format!("tap:{interface}")))
+}

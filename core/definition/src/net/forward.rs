@@ -71,7 +71,9 @@ impl fmt::Display for ParseForwardError {
                  `[::1]`"
             ),
             Self::Port(text) => write!(f, "`{text}` is no port: write a number from 1 to 65535"),
-            Self::GuestPortZero => f.write_str("the guest has no port 0: write one from 1 to 65535"),
+            Self::GuestPortZero => {
+                f.write_str("the guest has no port 0: write one from 1 to 65535")
+            }
         }
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use smoltcp::wire::{
-    DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress,
-};
+use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
 
 use super::emit::{self, Route};
 use super::packet::Datagram;

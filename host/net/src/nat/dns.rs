@@ -113,7 +113,8 @@ fn name_servers(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
-            let address: IpAddr = (words.next()? == "nameserver").then(|| words.next())??.parse().ok()?;
+            let address: IpAddr =
+                (words.next()? == "nameserver").then(|| words.next())??.parse().ok()?;
             Some(SocketAddr::new(address, DNS_PORT))
         })
         .collect()

@@ -82,7 +82,12 @@ impl EchoTable {
         outbox.push(icmp::unreachable(packet, why));
     }
 
-    fn try_send(&mut self, packet: &Packet<'_>, registry: &Registry, now: Instant) -> io::Result<()> {
+    fn try_send(
+        &mut self,
+        packet: &Packet<'_>,
+        registry: &Registry,
+        now: Instant,
+    ) -> io::Result<()> {
         let ident = packet.body.get(4..6).and_then(|bytes| bytes.first_chunk::<2>());
         let Some(ident) = ident else { return Ok(()) };
         let key = (packet.from, u16::from_be_bytes(*ident));

@@ -87,8 +87,28 @@ fn ipv4(out: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, payload: Payload) {
             (ident.to_be_bytes(), (offset / 8 | more).to_be_bytes())
         }
     };
-    let mut header =
-        [0x45, 0, l0, l1, i0, i1, f0, f1, HOP_LIMIT, payload.protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut header = [
+        0x45,
+        0,
+        l0,
+        l1,
+        i0,
+        i1,
+        f0,
+        f1,
+        HOP_LIMIT,
+        payload.protocol,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
     if let Some((_, addresses)) = header.split_last_chunk_mut::<8>() {
         let (source, destination) = addresses.split_at_mut(4);
         source.copy_from_slice(&from.octets());

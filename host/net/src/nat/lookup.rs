@@ -147,7 +147,10 @@ mod tests {
     fn an_address_is_answered_with_its_kind_only() {
         let answer = answer(&query(1), found).unwrap();
         assert_eq!(answer[..8], [0x12, 0x34, 0x81, 0x80, 0, 1, 0, 1]);
-        assert_eq!(answer[query(1).len()..], *b"\xC0\x0C\0\x01\0\x01\0\0\0\x1E\0\x04\xC0\0\x02\x01");
+        assert_eq!(
+            answer[query(1).len()..],
+            *b"\xC0\x0C\0\x01\0\x01\0\0\0\x1E\0\x04\xC0\0\x02\x01"
+        );
     }
 
     #[test]

@@ -200,7 +200,8 @@ impl UdpTable {
         context.registry.register(&mut socket, token, Interest::READABLE)?;
         let used = context.now;
         let armed = Armed::default();
-        let id = self.sockets.insert(Socket { socket, key, mac, peers, used, queued: false, armed });
+        let id =
+            self.sockets.insert(Socket { socket, key, mac, peers, used, queued: false, armed });
         self.by_guest.insert(key, id);
         self.arm(id);
         Ok(id)
@@ -303,7 +304,9 @@ impl Socket {
                 return Turn::More;
             }
             match self.socket.recv_from(buffer) {
-                Ok((len, from)) => self.deliver(buffer.get(..len).unwrap_or_default(), from, context),
+                Ok((len, from)) => {
+                    self.deliver(buffer.get(..len).unwrap_or_default(), from, context)
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Turn::Over,
                     ErrorKind::Interrupted => {}

@@ -104,11 +104,6 @@ impl TcpTable {
         }
     }
 
-    /// How many connections there are.
-    pub(crate) fn len(&self) -> usize {
-        self.flows.len()
-    }
-
     /// Takes a segment of the guest's. `opening` says where a new connection leads.
     pub(crate) fn input(
         &mut self,
@@ -378,8 +373,7 @@ impl TcpTable {
                 quoted.extend_from_slice(&flow.guest.port().to_be_bytes());
                 quoted.extend_from_slice(&flow.remote.port().to_be_bytes());
                 quoted.extend_from_slice(&(flow.receive.next - 1).0.to_be_bytes());
-                let frame =
-                    icmp::unreachable_later(route, layout::TCP, &quoted, Unreachable::Host);
+                let frame = icmp::unreachable_later(route, layout::TCP, &quoted, Unreachable::Host);
                 context.outbox.push(frame);
             }
         }

@@ -218,7 +218,10 @@ impl Flow {
 
     /// Whether there is something that the guest has no window, or the device no room for.
     pub(super) fn wants_output(&self) -> bool {
-        self.transmit.syn_due || self.receive.ack_due || self.transmit.probe_due || self.unsent() > 0
+        self.transmit.syn_due
+            || self.receive.ack_due
+            || self.transmit.probe_due
+            || self.unsent() > 0
     }
 
     /// How much of the sequence space was not sent.
@@ -231,10 +234,8 @@ impl Flow {
         let flags = if self.phase == Phase::SynSent { flags::SYN } else { flags::SYN | flags::ACK };
         // A SYN-ACK scales only if the guest's SYN does.
         let scales = self.phase == Phase::SynSent || self.receive.scaled;
-        let options = Options {
-            mss: Some(self.our_mss(out)),
-            window_scale: scales.then_some(WINDOW_SCALE),
-        };
+        let options =
+            Options { mss: Some(self.our_mss(out)), window_scale: scales.then_some(WINDOW_SCALE) };
         let seq = self.transmit.start;
         let given = self.give(out, Outgoing { seq, flags, options, offset: 0, len: 0 });
         if given == Given::NoRoom {
@@ -360,8 +361,9 @@ impl Flow {
         let payload = slices.get(..count).unwrap_or_default();
         let offload = write_headers(out, route, &header, payload, mss);
         let mut parts: [&[u8]; SLICES + 1] = [&[]; SLICES + 1];
-        for (part, bytes) in
-            parts.iter_mut().zip(std::iter::once(&out.header[..]).chain(payload.iter().map(|s| &**s)))
+        for (part, bytes) in parts
+            .iter_mut()
+            .zip(std::iter::once(&out.header[..]).chain(payload.iter().map(|s| &**s)))
         {
             *part = bytes;
         }

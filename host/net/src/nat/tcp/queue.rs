@@ -1,9 +1,10 @@
 //! Bytes that wait, in chunks of a pool that all flows share.
 //!
-//! A flow that is idle has no chunk, so a thousand of them cost nothing. A flow may take a chunk
-//! while it has fewer than a share of the free ones (the "dynamic threshold" of switches:
-//! Choudhury and Hahne, 1998): one flow alone gets a lot, many get less each, and however many
-//! are stuck, some stay free for the rest. The first chunk is always given while there is one.
+//! A flow that is idle has no chunk, so a thousand of them cost nothing. Half of the pool is for
+//! first chunks only, so that however many flows are stuck, every other one goes on. Of the other
+//! half a flow may take a chunk while it has fewer than a share of what is free (the "dynamic
+//! threshold" of switches: Choudhury and Hahne, 1998): one flow alone gets a lot, many get less
+//! each.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -14,7 +15,7 @@ pub(crate) const CHUNK: usize = 16 << 10;
 /// Chunks that one read or write uses, at most.
 const VECTOR: usize = 16;
 
-/// A flow may have one chunk in so many of the free ones.
+/// A flow may have one chunk in so many of those that are free for all.
 const SHARE: usize = 8;
 
 type Chunk = Box<[u8]>;
@@ -42,7 +43,8 @@ impl Pool {
 
     /// A chunk for who has `own`; `None` if that is its share.
     fn take(&mut self, own: usize) -> Option<Chunk> {
-        if self.free == 0 || (own > 0 && own >= self.free / SHARE) {
+        let shared = self.free.saturating_sub(self.limit / 2);
+        if self.free == 0 || (own > 0 && own >= shared / SHARE) {
             return None;
         }
         self.free -= 1;
@@ -325,8 +327,8 @@ mod tests {
 
     #[test]
     fn stuck_flows_leave_something_for_others() {
-        let mut pool = Pool::new(256 * CHUNK);
-        let bytes = vec![1; 256 * CHUNK];
+        let mut pool = Pool::new(1024 * CHUNK);
+        let bytes = vec![1; 1024 * CHUNK];
         let mut stuck: Vec<ByteQueue> = (0..100).map(|_| ByteQueue::default()).collect();
         for queue in &mut stuck {
             queue.push(&bytes, &mut pool);

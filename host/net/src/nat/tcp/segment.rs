@@ -74,9 +74,7 @@ impl<'a> Segment<'a> {
 
     /// How much of the sequence space it takes.
     pub(crate) fn len(&self) -> usize {
-        self.payload.len()
-            + usize::from(self.has(flags::SYN))
-            + usize::from(self.has(flags::FIN))
+        self.payload.len() + usize::from(self.has(flags::SYN)) + usize::from(self.has(flags::FIN))
     }
 }
 
