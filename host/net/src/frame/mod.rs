@@ -2,8 +2,12 @@
 
 pub(crate) mod checksum;
 pub(crate) mod layout;
+#[cfg(target_os = "linux")]
 pub(crate) mod offload;
+#[cfg(target_os = "linux")]
 pub(crate) mod segment;
+#[cfg(target_os = "linux")]
+mod tcp;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET: usize = 14;

@@ -3,7 +3,8 @@
 use kasane_ports::FrameOffload;
 
 use super::checksum::{self, Sum};
-use super::layout::{IpVersion, TCP, TcpLayout};
+use super::layout::TCP;
+use super::tcp::{IpVersion, TcpLayout};
 use super::{ETHERNET, Mac};
 
 const FIN: u8 = 0x01;

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod guest;
+pub mod raw;
 pub mod server;
 
 use std::collections::VecDeque;
