@@ -16,6 +16,10 @@ pub(super) fn of(transport: Transport, port: u16) -> Option<String> {
     })?;
     let wanted = format!("socket:[{inode}]");
     let process = std::fs::read_dir("/proc").ok()?.flatten().find(|entry| {
+        // Not `self` and the like.
+        if entry.file_name().to_str().is_none_or(|name| name.parse::<u32>().is_err()) {
+            return false;
+        }
         let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else { return false };
         descriptors
             .flatten()
