@@ -1,5 +1,7 @@
 //! What the targets share: a home that does nothing, and machines and vCPUs in it.
 
+pub mod net;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

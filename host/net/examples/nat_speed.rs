@@ -2,6 +2,8 @@
 //! kasane-host-net --example nat_speed`. The guest is a device that makes and takes long frames by
 //! itself, so that only the NAT and the host's sockets are measured.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

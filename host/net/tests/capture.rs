@@ -1,4 +1,6 @@
 //! A capture, read back.
+// Helpers of tests count as no tests for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,4 +1,6 @@
 //! TCP through the NAT, between a guest's stack and real servers on the loopback.
+// Helpers of tests count as no tests for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod support;
 
@@ -263,4 +265,20 @@ fn a_guest_that_refuses_long_frames_gets_short_ones() {
     let guest = guest();
     guest.card.device.longest.store(1514, std::sync::atomic::Ordering::SeqCst);
     download(guest, 256 << 10);
+}
+
+#[test]
+fn what_the_guest_loses_is_sent_again() {
+    for one_in in [5, 23] {
+        let guest = guest_with(NetGuestOffloads::default(), &NatConfig::default());
+        guest.card.device.loses_one_in.store(one_in, std::sync::atomic::Ordering::SeqCst);
+        download(guest, 128 << 10);
+    }
+}
+
+#[test]
+fn what_the_guest_loses_on_the_way_up_does_no_harm() {
+    let guest = guest();
+    guest.card.device.loses_one_in.store(4, std::sync::atomic::Ordering::SeqCst);
+    upload(guest, 512 << 10);
 }

@@ -84,7 +84,7 @@ fn ipv4(out: &mut Vec<u8>, from: Ipv4Addr, to: Ipv4Addr, payload: Payload) {
         Fragment::Whole => ([0, 0], [0x40, 0]),
         Fragment::Part { ident, offset, more } => {
             let more = if more { 0x2000 } else { 0 };
-            (ident.to_be_bytes(), (offset / 8 | more).to_be_bytes())
+            (ident.to_be_bytes(), ((offset / 8) | more).to_be_bytes())
         }
     };
     let mut header = [
@@ -135,7 +135,7 @@ fn ipv6(out: &mut Vec<u8>, from: Ipv6Addr, to: Ipv6Addr, payload: Payload) {
     out.extend_from_slice(&to.octets());
     if let Fragment::Part { ident, offset, more } = payload.fragment {
         out.extend_from_slice(&[payload.protocol, 0]);
-        out.extend_from_slice(&(offset & !7 | u16::from(more)).to_be_bytes());
+        out.extend_from_slice(&((offset & !7) | u16::from(more)).to_be_bytes());
         out.extend_from_slice(&u32::from(ident).to_be_bytes());
     }
 }

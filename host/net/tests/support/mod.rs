@@ -1,5 +1,6 @@
 //! A device as a backend sees it, and a guest's network stack (smoltcp's, whole) behind it.
 #![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod guest;
 pub mod raw;
@@ -29,6 +30,9 @@ pub struct FakeDevice {
     up: AtomicBool,
     /// The guest refuses longer frames.
     pub longest: AtomicUsize,
+    /// Of so many frames that the guest has taken, one is lost in its stack; 0 for none.
+    pub loses_one_in: AtomicUsize,
+    taken: AtomicUsize,
 }
 
 pub const ALL_OFFLOADS: NetGuestOffloads =
@@ -43,6 +47,8 @@ impl FakeDevice {
             offloads,
             up: AtomicBool::new(true),
             longest: AtomicUsize::new(usize::MAX),
+            loses_one_in: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
         })
     }
 
@@ -151,7 +157,11 @@ impl NetDevice for FakeDevice {
         if received.len() >= RING {
             return Given::NoRoom;
         }
-        received.push_back((frame, offload));
+        let lose = self.loses_one_in.load(Ordering::SeqCst);
+        let count = self.taken.fetch_add(1, Ordering::SeqCst) + 1;
+        if lose == 0 || !count.is_multiple_of(lose) {
+            received.push_back((frame, offload));
+        }
         Given::Taken
     }
 
