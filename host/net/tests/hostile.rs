@@ -133,3 +133,32 @@ fn more_addresses_than_are_remembered() {
     }
     raw.assert_alive();
 }
+
+#[test]
+fn more_connections_than_there_may_be() {
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let raw = network(port);
+    let left = FrameOffload { checked: true, ..FrameOffload::default() };
+    let to = SocketAddrV4::new(GATEWAY, port);
+    let open = |from| {
+        let syn = Tcp { from, to, seq: 999, ack: 0, flags: SYN, window: 9000 };
+        raw.send_with(raw::tcp(syn, &[]), left);
+    };
+    for from in 1..=4096 {
+        open(from);
+    }
+    let mut refused = |frame: &[u8]| {
+        raw::parse(frame).is_some_and(|(_, kind, body)| {
+            kind == 6 && body[2..4] == [0x20, 0] && body[13] & RST != 0
+        })
+    };
+    let told = (0..100).any(|_| {
+        open(0x2000);
+        let patience = std::time::Duration::from_millis(200);
+        raw.device.try_expect(&*raw.backend, patience, &mut refused).is_some()
+    });
+    assert!(told);
+}

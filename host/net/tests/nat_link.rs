@@ -436,3 +436,15 @@ fn a_long_frame_of_the_guests_is_taken_whole() {
     raw.send_with(raw::tcp(head, &data), long);
     assert!(server.join().unwrap() == data);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs net.ipv4.ping_group_range to name the user's group, and 192.0.2.1 to be there"]
+fn an_echo_request_goes_through() {
+    let raw = raw();
+    raw.send(raw::ping(Ipv4Addr::new(192, 0, 2, 1), 0x1234));
+    let answer = raw.expect(|frame| raw::parse(frame).is_some_and(|(_, kind, _)| kind == 1));
+    let (from, _, body) = raw::parse(&answer).unwrap();
+    assert_eq!(from, Ipv4Addr::new(192, 0, 2, 1));
+    assert_eq!((&body[..2], &body[4..]), (&[0, 0][..], &b"\x12\x34\0\x01ping"[..]));
+}

@@ -76,12 +76,7 @@ impl Directory {
         let mut path = runtime.to_owned();
         for part in ["kasane", "lan", name.as_str()] {
             path.push(part);
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err((path, error)),
-            }
-            if let Err(error) = check(&path) {
+            if let Err(error) = make(&path) {
                 return Err((path, error));
             }
         }
@@ -103,6 +98,18 @@ impl Directory {
 
     /// Makes this member's file, which listens when others see it.
     pub(super) fn listen(&self) -> io::Result<OwnedFd> {
+        /// The last member to leave may take the folder away just before we are in it.
+        const TRIES: usize = 16;
+        for _ in 0..TRIES {
+            match self.try_listen() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => make(&self.path)?,
+                result => return result,
+            }
+        }
+        self.try_listen()
+    }
+
+    fn try_listen(&self) -> io::Result<OwnedFd> {
         let socket = new_socket()?;
         let new = self.path.join(format!("{NEW}{}", self.name.as_str()));
         bind(&socket, &SocketAddrUnix::new(&new)?)?;
@@ -149,6 +156,14 @@ impl Drop for Directory {
 fn new_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Makes a folder for the user alone, or takes one that is.
+fn make(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => check(path),
+    }
 }
 
 /// Whether a folder is the user's, and nobody else may enter it.

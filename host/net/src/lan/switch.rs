@@ -34,6 +34,9 @@ const TURN: usize = 64;
 /// What the kernel is asked to keep for a member, in bytes; it gives less if it must.
 const BUFFER: usize = 2 << 20;
 
+/// A member that could not be connected to is tried again after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 const LISTENER: Token = Token(1);
 
 /// The switch.
@@ -57,6 +60,8 @@ pub(super) struct Switch {
     /// What was received, of [`FRAME_MAX`] bytes.
     received: Vec<u8>,
     next_token: usize,
+    /// When the folder is to be looked at again.
+    look_again: Option<Instant>,
 }
 
 /// A connection that we send on.
@@ -100,11 +105,19 @@ impl Switch {
             frame: Vec::with_capacity(FRAME_MAX),
             received: vec![0; FRAME_MAX],
             next_token: LISTENER.0 + 1,
+            look_again: None,
         };
-        for name in switch.directory.others()? {
-            switch.meet(name);
-        }
+        switch.meet_all();
         Ok(switch)
+    }
+
+    /// Connects to all who are there.
+    fn meet_all(&mut self) {
+        self.look_again = None;
+        match self.directory.others() {
+            Ok(names) => names.into_iter().for_each(|name| self.meet(name)),
+            Err(_) => self.look_again = Some(Instant::now() + LOOK_AGAIN),
+        }
     }
 
     fn token(&mut self) -> Token {
@@ -119,8 +132,15 @@ impl Switch {
         if known || self.outgoing.len() >= MEMBERS_MAX {
             return;
         }
-        // A member that can't be reached now may be gone; if not, it will connect and be met then.
-        let Ok(Some(socket)) = self.directory.connect(name) else { return };
+        let socket = match self.directory.connect(name) {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return,
+            // It has no room for another connection just now, or we have no descriptor.
+            Err(_) => {
+                self.look_again.get_or_insert(Instant::now() + LOOK_AGAIN);
+                return;
+            }
+        };
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER);
         let token = self.token();
         let source = socket.as_raw_fd();
@@ -365,13 +385,16 @@ impl Switch {
 impl Network for Switch {
     fn round(&mut self, device: Option<&dyn NetDevice>, events: &Events, now: Instant) -> Next {
         let mut link = Link::new(device);
+        if self.look_again.is_some_and(|time| time <= now) {
+            self.meet_all();
+        }
         self.sort(events);
         let mut more = self.take(&mut link, now);
         more |= self.give(&mut link);
-        match &self.held {
-            _ if more => Next::Now,
-            Some(held) => Next::At(held.until),
-            None => Next::Event,
+        if more {
+            return Next::Now;
         }
+        let held = self.held.as_ref().map(|held| held.until);
+        held.into_iter().chain(self.look_again).min().map_or(Next::Event, Next::At)
     }
 }

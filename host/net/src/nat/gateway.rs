@@ -281,9 +281,6 @@ impl Gateway {
     /// Everything that goes to the guest. Says whether there is more that could go now.
     fn serve(&mut self, link: &mut Link<'_>, now: Instant) -> bool {
         self.outbox.flush(link);
-        if !link.is_full() {
-            self.tcp.unblock();
-        }
         let mut more = self.serve_datagrams(link, now);
         let mut context = tcp::Context {
             link,

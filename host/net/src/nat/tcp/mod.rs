@@ -7,6 +7,8 @@ mod queue;
 mod rtt;
 mod segment;
 mod seq;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -54,7 +56,7 @@ pub(crate) struct TcpTable {
     /// Flows to be served.
     ready: VecDeque<Id>,
     /// Flows that wait for the device's room.
-    blocked: Vec<Id>,
+    blocked: VecDeque<Id>,
     /// Flows that wait for memory.
     starved: Vec<Id>,
     /// Flows that wait for the guest's Ethernet address.
@@ -95,7 +97,7 @@ impl TcpTable {
             pool: Pool::new(MEMORY_MAX),
             timers: Timers::default(),
             ready: VecDeque::new(),
-            blocked: Vec::new(),
+            blocked: VecDeque::new(),
             starved: Vec::new(),
             nameless: Vec::new(),
             secret: RandomState::new(),
@@ -283,16 +285,6 @@ impl TcpTable {
         }
     }
 
-    /// The device may have room again.
-    pub(crate) fn unblock(&mut self) {
-        for id in std::mem::take(&mut self.blocked) {
-            if let Some(flow) = self.flows.get_mut(id) {
-                flow.waits.room = false;
-            }
-            self.queue(id);
-        }
-    }
-
     /// Serves every flow that has something to do, once. Says whether one has more.
     pub(crate) fn serve(&mut self, context: &mut Context<'_, '_>) -> bool {
         if self.pool.has_returned() {
@@ -303,16 +295,29 @@ impl TcpTable {
                 self.queue(id);
             }
         }
+        // One look at a device that still has no room is enough for all.
+        for _ in 0..self.blocked.len() {
+            if context.link.is_full() {
+                break;
+            }
+            let Some(id) = self.blocked.pop_front() else { break };
+            if let Some(flow) = self.flows.get_mut(id) {
+                flow.waits.room = false;
+                self.serve_flow(id, context);
+            }
+        }
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { break };
-            self.serve_flow(id, context);
+            if let Some(flow) = self.flows.get_mut(id) {
+                flow.queued = false;
+                self.serve_flow(id, context);
+            }
         }
         !self.ready.is_empty()
     }
 
     fn serve_flow(&mut self, id: Id, context: &mut Context<'_, '_>) {
         let Some(flow) = self.flows.get_mut(id) else { return };
-        flow.queued = false;
         let state = match flow.serve_host(&mut self.pool, TURN) {
             Ok(state) => state,
             Err(end) => return self.end(id, end, context),
@@ -381,9 +386,9 @@ impl TcpTable {
 }
 
 /// Puts a flow on a list of those that wait, once.
-fn park(list: &mut Vec<Id>, waits: &mut bool, id: Id) {
+fn park(list: &mut impl Extend<Id>, waits: &mut bool, id: Id) {
     if !std::mem::replace(waits, true) {
-        list.push(id);
+        list.extend([id]);
     }
 }
 
