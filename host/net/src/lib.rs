@@ -1,7 +1,7 @@
 //! Networks for virtual machines on a host's operating system: NAT without privileges, a LAN
 //! between machines of one user, TAP, and captures of any of them.
 //!
-//! Each is a [`NetBackend`](kasane_ports::NetBackend) with a thread of its own, which pulls frames
+//! Each is a [`NetBackend`] with a thread of its own, which pulls frames
 //! from the device and gives it frames; nothing is queued in between beyond small bounds.
 
 mod capture;

@@ -282,3 +282,25 @@ fn what_the_guest_loses_on_the_way_up_does_no_harm() {
     guest.card.device.loses_one_in.store(4, std::sync::atomic::Ordering::SeqCst);
     upload(guest, 512 << 10);
 }
+
+#[test]
+fn an_early_answer_comes_through_though_the_server_resets() {
+    let mut guest = guest();
+    let bytes = noise(20 << 10);
+    let answer = bytes.clone();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (port, server) = once(move |mut stream| {
+        use std::io::Write;
+        wait.recv().unwrap();
+        stream.write_all(&answer).unwrap();
+        // What the guest has sent is not read: the close is a reset.
+    });
+    let handle = guest.connect(host(port), BUFFER);
+    guest.send_all(handle, &noise(64 << 10));
+    guest.until(|guest| (guest.tcp(handle).send_queue() == 0).then_some(()));
+    go.send(()).unwrap();
+    server.join().unwrap();
+    guest.tcp(handle).send_slice(b"more").unwrap();
+    assert!(guest.receive_all(handle) == bytes);
+    guest.until(|guest| (guest.tcp(handle).state() == State::Closed).then_some(()));
+}

@@ -5,7 +5,7 @@
 //! flow by itself; deadlines stand in ordered sets; flows with something to do in a queue. So a
 //! flow that is idle costs nothing, however many there are. `tcp/flow.rs` says how TCP is done.
 //!
-//! What the guest finds is in [`plan`]: QEMU's addresses, with the host's loopback behind the
+//! What the guest finds is in `plan.rs`: QEMU's addresses, with the host's loopback behind the
 //! gateway. Nothing that a guest or a peer sends makes more than a bounded number of flows, and a
 //! bounded number of bytes for each and for all.
 

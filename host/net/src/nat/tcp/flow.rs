@@ -78,6 +78,8 @@ pub(super) struct Host {
     pub(super) eof: bool,
     /// Our side is closed, as the guest has closed its.
     pub(super) shut: bool,
+    /// The peer has reset the connection: the guest gets what had come before, then a reset too.
+    pub(super) broken: bool,
 }
 
 /// A connection.
@@ -147,6 +149,7 @@ impl Flow {
             writable: phase == Phase::SynSent,
             eof: false,
             shut: false,
+            broken: false,
         };
         let clocks =
             Clocks { heard: now, resend: None, retries: 0, probe: None, probes: 0, life: 0 };
@@ -177,11 +180,11 @@ impl Flow {
         if self.phase == Phase::Connecting && !self.finish_connecting()? {
             return Ok(HostState::Idle);
         }
-        self.write_host(pool)?;
+        self.write_host(pool);
         if self.phase != Phase::Open {
             return Ok(HostState::Idle);
         }
-        self.read_host(pool, limit)
+        Ok(self.read_host(pool, limit))
     }
 
     /// Whether the host's socket is connected now.
@@ -210,13 +213,15 @@ impl Flow {
     }
 
     /// Writes what waits for the host, and closes when that was all.
-    fn write_host(&mut self, pool: &mut Pool) -> Result<(), End> {
+    fn write_host(&mut self, pool: &mut Pool) {
         while self.host.writable && !self.receive.queue.is_empty() {
             match self.receive.queue.drain(&mut self.host.stream, pool) {
-                Ok(0) => return Err(End::ResetGuest),
                 Ok(_) => {}
-                Err(error) => self.host.on_write_error(&error)?,
+                Err(error) => self.host.on_error(&error, Direction::Write),
             }
+        }
+        if self.host.broken {
+            self.receive.queue.clear(pool);
         }
         if self.receive.closed && self.receive.queue.is_empty() && !self.host.shut {
             self.host.shut = true;
@@ -224,40 +229,48 @@ impl Flow {
             let _ = self.host.stream.shutdown(Shutdown::Write);
         }
         self.receive.offer_room();
-        Ok(())
     }
 
-    /// Writes the guest's bytes to the host without a detour; returns how many.
-    pub(super) fn write_through(&mut self, bytes: &[u8]) -> Result<usize, End> {
+    /// Writes the guest's bytes to the host without a detour; returns how many. Those that nobody
+    /// will read any more are dropped.
+    pub(super) fn write_through(&mut self, bytes: &[u8]) -> usize {
+        if self.host.broken {
+            return bytes.len();
+        }
         if bytes.is_empty() || !self.host.writable || !self.receive.queue.is_empty() {
-            return Ok(0);
+            return 0;
         }
         match self.host.stream.write(bytes) {
-            Ok(written) => Ok(written),
-            Err(error) => self.host.on_write_error(&error).map(|()| 0),
+            Ok(written) => written,
+            Err(error) => {
+                self.host.on_error(&error, Direction::Write);
+                0
+            }
         }
     }
 
     /// Reads from the host as much as may wait for the guest.
-    fn read_host(&mut self, pool: &mut Pool, limit: usize) -> Result<HostState, End> {
+    fn read_host(&mut self, pool: &mut Pool, limit: usize) -> HostState {
         let mut left = limit;
         while self.host.readable && !self.host.eof {
             let room = TRANSMIT_MAX.saturating_sub(self.transmit.queue.len()).min(left);
             if room == 0 {
-                return Ok(if left == 0 { HostState::More } else { HostState::Idle });
+                return if left == 0 { HostState::More } else { HostState::Idle };
             }
             match self.transmit.queue.fill(&mut self.host.stream, room, pool) {
-                None => return Ok(HostState::Starved),
+                None => return HostState::Starved,
                 Some(Ok(0)) => self.host.eof = true,
                 Some(Ok(count)) => left = left.saturating_sub(count),
-                Some(Err(error)) => match error.kind() {
-                    ErrorKind::WouldBlock => self.host.readable = false,
-                    ErrorKind::Interrupted => {}
-                    _ => return Err(End::ResetGuest),
-                },
+                Some(Err(error)) => self.host.on_error(&error, Direction::Read),
             }
         }
-        Ok(HostState::Idle)
+        HostState::Idle
+    }
+
+    /// Whether the peer has reset the connection and the guest has all that had come before.
+    pub(super) fn is_broken_off(&self) -> bool {
+        let all_read = self.host.eof || !self.host.readable;
+        self.host.broken && all_read && self.transmit.queue.is_empty()
     }
 
     /// Whether both sides have closed and know it of each other.
@@ -340,14 +353,28 @@ pub(super) enum HostState {
     Starved,
 }
 
+/// What a socket was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Write,
+}
+
 impl Host {
-    fn on_write_error(&mut self, error: &io::Error) -> Result<(), End> {
-        match error.kind() {
-            ErrorKind::WouldBlock => self.writable = false,
-            ErrorKind::Interrupted => {}
-            _ => return Err(End::ResetGuest),
+    fn on_error(&mut self, error: &io::Error, direction: Direction) {
+        match (error.kind(), direction) {
+            (ErrorKind::Interrupted, _) => {}
+            (ErrorKind::WouldBlock, Direction::Read) => self.readable = false,
+            (ErrorKind::WouldBlock, Direction::Write) => self.writable = false,
+            (_, Direction::Read) => (self.broken, self.readable) = (true, false),
+            // There may still be something to read.
+            (_, Direction::Write) => (self.broken, self.writable) = (true, false),
         }
-        Ok(())
+    }
+
+    /// Whether the guest is to be told that the peer has closed its side.
+    pub(super) fn has_closed(&self) -> bool {
+        self.eof && !self.broken
     }
 }
 

@@ -141,7 +141,8 @@ impl Flow {
             self.open(segment, now);
         }
         self.input_ack(segment, pool, now);
-        self.input_data(segment, pool)
+        self.input_data(segment, pool);
+        Ok(())
     }
 
     /// A reset counts if it is exactly in place; elsewhere in the window it is asked back
@@ -171,25 +172,25 @@ impl Flow {
 
     /// Takes the data that comes next; what lies before it is known, what lies behind it will come
     /// again.
-    fn input_data(&mut self, segment: &Segment<'_>, pool: &mut Pool) -> Result<(), End> {
+    fn input_data(&mut self, segment: &Segment<'_>, pool: &mut Pool) {
         let known = self.receive.next.since(segment.seq);
         let Ok(known) = usize::try_from(known) else {
             self.receive.ack_due = true;
-            return Ok(());
+            return;
         };
         if segment.len() == 0 {
             // An empty segment in its place says nothing new; one that is not is a probe.
             self.receive.ack_due |= known > 0;
-            return Ok(());
+            return;
         }
         self.receive.ack_due = true;
         if self.receive.closed {
-            return Ok(());
+            return;
         }
-        let Some(fresh) = segment.payload.get(known..) else { return Ok(()) };
+        let Some(fresh) = segment.payload.get(known..) else { return };
         let window = usize::try_from(self.receive.edge.since(self.receive.next)).unwrap_or(0);
         let wanted = fresh.get(..fresh.len().min(window)).unwrap_or_default();
-        let mut taken = self.write_through(wanted)?;
+        let mut taken = self.write_through(wanted);
         if let Some(rest) = wanted.get(taken..).filter(|rest| !rest.is_empty()) {
             taken += self.receive.queue.push(rest, pool);
         }
@@ -198,6 +199,5 @@ impl Flow {
             self.receive.next = self.receive.next + 1;
             self.receive.closed = true;
         }
-        Ok(())
     }
 }

@@ -336,6 +336,9 @@ impl TcpTable {
         if flow.is_done() {
             return self.end(id, End::Done, context);
         }
+        if flow.is_broken_off() {
+            return self.end(id, End::ResetGuest, context);
+        }
         let deadline = flow.deadline();
         self.timers.arm(id, &mut flow.armed, deadline);
         if context.link.is_full() && flow.wants_output() {

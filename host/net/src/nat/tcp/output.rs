@@ -226,7 +226,7 @@ impl Flow {
 
     /// How much of the sequence space was not sent.
     fn unsent(&self) -> usize {
-        let fin = usize::from(self.host.eof && !self.transmit.fin_acknowledged);
+        let fin = usize::from(self.host.has_closed() && !self.transmit.fin_acknowledged);
         (self.transmit.queue.len() + fin).saturating_sub(self.transmit.sent)
     }
 
@@ -271,7 +271,7 @@ impl Flow {
             return None;
         }
         let last = len == data;
-        let fin = last && self.host.eof && room > len;
+        let fin = last && self.host.has_closed() && room > len;
         if len == 0 && !fin {
             return None;
         }
