@@ -1,7 +1,7 @@
 //! The definition's file form: what is read, what is written, what is refused and in which words.
-#![allow(clippy::unwrap_used)] // a helper of the tests asserts by it
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // tests may panic
 
-use kasane_definition::{Board, CpuModel, Engine, Serial, VmDefinition};
+use kasane_definition::{Board, CpuModel, Engine, GuestCid, PciSlot, Serial, VmDefinition};
 
 const WHOLE: &str = r#"name = "debian"
 board = "pc"
@@ -14,10 +14,49 @@ kernel = "vmlinuz"
 initrd = "initrd.img"
 append = "console=ttyS0 quiet"
 
+[devices]
+rng = true
+balloon = false
+vsock = 5
+console = true
+
+[[devices.disk]]
+name = "vda"
+slot = 3
+serial = "D1"
+read_only = false
+
+[[devices.net]]
+name = "net0"
+slot = 4
+mac = "52:54:00:12:34:56"
+
+[[devices.share]]
+tag = "work"
+slot = 5
+read_only = true
+
 [home.hosted]
 engine = "interp"
 serial = "file:console.log"
 display = "none"
+console = "none"
+vsock = "guest.sock"
+
+[home.hosted.disk.vda]
+file = "debian.qcow2"
+format = "qcow2"
+direct = false
+bytes_per_second = 1048576
+operations_per_second = 100
+
+[home.hosted.net.net0]
+to = "nat"
+forward = ["tcp:127.0.0.1:2222:22"]
+capture = "net0.pcap"
+
+[home.hosted.share.work]
+directory = "work"
 "#;
 
 fn refused(text: &str) -> (String, Option<String>) {
@@ -39,6 +78,13 @@ fn every_key_is_read() {
     assert_eq!(vm.boot.append, "console=ttyS0 quiet");
     assert_eq!(vm.home.hosted.engine, Engine::Interp);
     assert_eq!(vm.home.hosted.serial, Serial::File("console.log".to_owned()));
+    let [disk] = &vm.devices.disk[..] else { panic!("{:?}", vm.devices) };
+    assert_eq!(disk.slot.map(PciSlot::get), Some(3));
+    assert_eq!(vm.devices.vsock.map(GuestCid::get), Some(5));
+    assert_eq!([vm.devices.rng, vm.devices.balloon, vm.devices.console], [true, false, true]);
+    assert_eq!(vm.home.hosted.disk["vda"].file, "debian.qcow2");
+    assert_eq!(vm.home.hosted.net["net0"].forward.len(), 1);
+    assert_eq!(vm.home.hosted.share["work"].directory, "work");
 }
 
 #[test]
@@ -51,6 +97,25 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(vm.cpus.get(), 1);
     assert_eq!(vm.cpu, CpuModel::Max);
     assert_eq!(vm.home.hosted.serial, Serial::Stdio);
+    assert_eq!([vm.devices.rng, vm.devices.balloon, vm.devices.console], [true, true, false]);
+    assert_eq!((vm.devices.disk.len(), vm.devices.net.len()), (0, 1));
+}
+
+#[test]
+fn an_empty_list_of_cards_is_no_card() {
+    let vm = VmDefinition::parse("[devices]\nnet = []\n").unwrap();
+
+    assert_eq!(vm.devices.net.len(), 0);
+    assert!(VmDefinition::parse(&vm.to_toml().unwrap()).unwrap().devices.net.is_empty());
+}
+
+#[test]
+fn devices_out_of_range_say_the_range() {
+    let slot = refused("[[devices.disk]]\nslot = 1\n").0;
+    let mac = refused("[[devices.net]]\nmac = \"1:2\"\n").0;
+
+    assert!(slot.contains("`1` is no free slot of the PCI bus: 2 to 31"), "{slot}");
+    assert!(mac.contains("`1:2` is no Ethernet address"), "{mac}");
 }
 
 #[test]
@@ -159,7 +224,7 @@ fn the_schema_knows_every_key_and_no_other() {
 
     let mut keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
     keys.sort();
-    assert_eq!(keys, ["board", "boot", "cpu", "cpus", "home", "memory", "name"]);
+    assert_eq!(keys, ["board", "boot", "cpu", "cpus", "devices", "home", "memory", "name"]);
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["$defs"]["CpuCount"]["maximum"], 8);
 }
