@@ -4,6 +4,7 @@
 //! Disks and shared folders of the command line come behind the definition's. A network of the
 //! command line takes the place of all of the definition's.
 
+use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 
 use kasane_definition::{
@@ -222,12 +223,21 @@ fn runtime_folder() -> Result<PathBuf, Failure> {
         )
     })?;
     let folder = folder.join("kasane");
-    std::fs::create_dir_all(&folder).map_err(|error| {
+    private_folder().create(&folder).map_err(|error| {
         let error = anyhow::Error::new(error)
             .context(format!("can't make the folder `{}`", folder.display()));
         Failure::host(error, "set XDG_RUNTIME_DIR to a folder that can be written to")
     })?;
     Ok(folder)
+}
+
+/// Makes folders that only the user can enter.
+fn private_folder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 #[cfg(test)]
