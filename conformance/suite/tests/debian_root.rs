@@ -48,7 +48,13 @@ const BOUND: &str = "cd /sys/bus/virtio/drivers; ls -d */virtio* | cut -d/ -f1 |
 
 fn comes_up_whole(cpus: &str, engine: &str) {
     let disk = disk(&format!("boot-{cpus}-{engine}"));
-    let flags = [["--cpus", cpus], ["--engine", engine], ["--net", "nat"], ["--vsock", "5"]];
+    let flags = [
+        ["--cpus", cpus],
+        ["--engine", engine],
+        ["--net", "nat"],
+        ["--vsock", "5"],
+        ["--console", "file:/dev/null"],
+    ];
 
     let mut guest = boot(&disk, &flags);
 
