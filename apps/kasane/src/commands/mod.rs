@@ -3,6 +3,7 @@
 mod demo;
 mod documents;
 mod info;
+mod jitdump;
 mod run;
 mod saving;
 
