@@ -232,7 +232,6 @@ impl Critical {
         (which as usize).checked_sub(1).and_then(|n| rest.get_mut(n)).unwrap_or(first)
     }
     /// The interpreter did one.
-    #[cold]
     pub(crate) fn trapped(&mut self, which: CriticalInstruction) {
         let count = self.of(which);
         count.trapped = count.trapped.wrapping_add(1);

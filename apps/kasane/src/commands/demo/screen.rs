@@ -106,8 +106,10 @@ impl Screen {
                 return Ok(Leave::TimeIsUp);
             }
             match await_typing(LOOK)? {
-                // The thread that looks for it says so too, if it has not yet.
-                Typing::Gone => signalled.hang_up(),
+                Typing::Gone => {
+                    signalled.hang_up();
+                    return Ok(Leave::Person);
+                }
                 Typing::Nothing => {}
                 Typing::Some => {
                     // All keys that are there, then one look at the machines.
@@ -130,9 +132,11 @@ impl Screen {
     }
 
     /// Follows the terminal's size. True if it changed. It is asked for, because its event comes
-    /// the same way as keys, and only when there are some are they asked for.
+    /// the same way as keys, which are asked for only when there are some. Where it can't be asked
+    /// for (on Windows), there is the event.
     fn follow_size(&mut self) -> bool {
-        let Ok(size) = terminal::size() else { return false };
+        let Ok(window) = terminal::window_size() else { return false };
+        let size = (window.columns, window.rows);
         if self.size == Some(size) {
             return false;
         }
