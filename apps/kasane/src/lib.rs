@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod console;
+mod critical;
 mod gdb;
 mod outcome;
 mod report;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::critical::CriticalTable;
 use crate::outcome::{ExitStatus, Failure};
 use crate::vm::ProcessorReport;
 
@@ -61,6 +62,8 @@ pub(crate) struct RunStatistics {
     pub(crate) devices: Vec<(String, u64)>,
     /// What the translator counted, by name.
     pub(crate) translation: BTreeMap<String, u64>,
+    /// What became of the critical instructions that the guest has.
+    pub(crate) critical: CriticalTable,
     /// Instructions that the engine lacks and the guest met.
     pub(crate) missing: Vec<(String, u64)>,
 }
@@ -77,6 +80,7 @@ impl RunStatistics {
         for (name, count) in processors.iter().flat_map(|one| &one.missing) {
             add_to(&mut self.missing, name, *count);
         }
+        processors.iter().flat_map(|one| &one.critical).for_each(|one| self.critical.add(one));
         for (name, count) in processors.iter().flat_map(|one| &one.counts) {
             let sum = self.translation.entry(name.clone()).or_default();
             *sum = sum.saturating_add(*count);
@@ -121,6 +125,7 @@ impl RunStatistics {
             let counted = self.translation.iter().filter(|(_, count)| **count > 0);
             lines.extend(counted.map(|(name, count)| row(&name.replace('_', " "), *count)));
         }
+        lines.extend(self.critical.lines());
         section(&mut lines, "instructions that the engine lacks", &self.missing);
         lines.join("\n")
     }
@@ -148,7 +153,7 @@ fn row(name: &str, count: u64) -> String {
 }
 
 /// Thousands apart.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -224,6 +229,7 @@ mod tests {
             instructions: 5,
             missing: vec![("hlt".into(), 2)],
             counts: vec![("blocks".into(), 8)],
+            critical: Vec::new(),
         }];
         statistics.add(&reports);
         statistics.add(&reports);

@@ -118,3 +118,50 @@ fn machines_end_with_the_demonstration_even_if_it_is_killed() {
         assert!(!machines.iter().any(lives), "{signal:?}");
     }
 }
+
+/// A terminal that is nobody's controlling terminal, and its other end.
+#[cfg(target_os = "linux")]
+fn terminal() -> (std::fs::File, std::fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{Winsize, tcsetwinsize};
+    // Its machines must not keep it open.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let person = openpt(flags).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&person, size).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap().into_string().unwrap();
+    let mut options = std::fs::File::options();
+    use std::os::unix::fs::OpenOptionsExt;
+    options.read(true).write(true).custom_flags(OpenptFlags::NOCTTY.bits() as i32);
+    (person.into(), options.open(name).unwrap())
+}
+
+/// No signal tells of its loss.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_loss_of_its_terminal_ends_it_like_sighup() {
+    use std::io::Read;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    let (mut person, its) = terminal();
+    let (mut command, _scratch) = command(&[HELLO, HANG], &[]);
+    command.stdin(its.try_clone().unwrap()).stdout(its.try_clone().unwrap()).stderr(its);
+    // No key that the person of the test has reaches it, and none of their signals.
+    let mut program = command.process_group(0).spawn().unwrap();
+    drop(command);
+    let mut shown = Vec::new();
+    let mut buffer = [0; 256];
+    while !String::from_utf8_lossy(&shown).contains(" right ") {
+        let len = person.read(&mut buffer).unwrap();
+        shown.extend(buffer.iter().take(len));
+    }
+    let machines = children_of(program.id());
+    drop(person);
+    let status = program.wait().unwrap();
+    let folder = std::env::temp_dir().join(format!("kasane-demo-{}", program.id()));
+
+    assert_eq!(status.signal(), Some(rustix::process::Signal::HUP.as_raw()), "{status:?}");
+    assert_eq!(machines.len(), 2);
+    assert!(!folder.exists());
+}

@@ -75,10 +75,39 @@ pub trait Vcpu: Send {
     fn counts(&self) -> alloc::vec::Vec<(String, u64)> {
         alloc::vec::Vec::new()
     }
+    /// The critical instructions that came up, each once.
+    fn critical_instructions(&self) -> alloc::vec::Vec<CriticalCount> {
+        alloc::vec::Vec::new()
+    }
     /// Names of instructions that the engine lacks and that were met (they raised #UD), with counts.
     fn missing_instructions(&self) -> alloc::vec::Vec<(String, u64)> {
         alloc::vec::Vec::new()
     }
+}
+
+/// Whether a sensitive instruction traps by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CriticalGroup {
+    /// It runs in any ring without a trap, and then shows or changes too little or too much.
+    Unprivileged,
+    /// It faults outside ring 0 (or above IOPL).
+    Privileged,
+}
+
+/// What a vCPU did about one of the instructions that a monitor must not let the processor run as
+/// they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CriticalCount {
+    /// The manual's name, in small letters.
+    pub name: &'static str,
+    /// Its kind.
+    pub group: CriticalGroup,
+    /// Places in the guest's code where a translator met it.
+    pub met: u64,
+    /// Those of them that it translated to code that does the same.
+    pub translated: u64,
+    /// Times that it was done one by one, by the interpreter: it trapped, or its code was cold.
+    pub trapped: u64,
 }
 
 /// What a debugger wants of a vCPU.

@@ -8,6 +8,7 @@ use iced_x86::Instruction;
 use kasane_cpu::EngineFault;
 
 use crate::cpu::{Cpu, Stop};
+use crate::critical::Critical;
 use crate::op::Op;
 
 /// What an accelerator did.
@@ -41,6 +42,10 @@ pub trait Accelerator: Send {
     fn fault(&mut self) -> EngineFault {
         EngineFault { message: String::new() }
     }
+    /// The critical instructions in the code that it translated.
+    fn critical(&self) -> Critical {
+        Critical::default()
+    }
     /// What it counted, by name.
     fn counts(&self) -> Vec<(String, u64)> {
         Vec::new()
@@ -68,7 +73,13 @@ pub enum Step {
 /// Does one instruction at RIP, outside of single stepping and the like.
 pub fn step(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.next_rip = op.next_rip;
-    match (op.run)(cpu, op) {
+    let result = (op.run)(cpu, op);
+    if let Some(which) = op.critical
+        && result != Err(Stop::Exit)
+    {
+        cpu.critical.trapped(which);
+    }
+    match result {
         Ok(()) | Err(Stop::Break) => {}
         Err(stop) => {
             if stop == Stop::Exit {

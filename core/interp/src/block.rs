@@ -14,6 +14,7 @@ use kasane_cpu::paging::Access;
 use kasane_memory::GuestMemory;
 
 use crate::cpu::{CodeSize, Cpu, Stop};
+use crate::critical::CriticalInstruction;
 use crate::exec;
 use crate::op::{MemoryOperand, Op};
 
@@ -38,6 +39,8 @@ pub struct Block {
     version: u32,
     /// Version of the following page, if the last instruction reaches into it, and its address.
     second: Option<(u64, u32)>,
+    /// There are critical instructions among them.
+    pub(crate) has_critical: bool,
     /// The instructions; never empty.
     pub ops: Vec<Op>,
 }
@@ -188,9 +191,9 @@ impl BlockCache {
                 continue;
             }
             let code = cpu.mode.code;
-            let ops = instrs.into_iter().map(|instr| make_op(cpu, instr)).collect();
-            let version = mark.version;
-            return Ok(Block { gpa, rip, code, len, version, second: second_mark, ops });
+            let (ops, has_critical) = make_ops(cpu, instrs);
+            let (version, second) = (mark.version, second_mark);
+            return Ok(Block { gpa, rip, code, len, version, second, has_critical, ops });
         }
         Self::decode_once(cpu, rip, va, gpa)
     }
@@ -202,8 +205,8 @@ impl BlockCache {
         let (mut instrs, len, _) = Self::decode_bytes(cpu, rip, va, &bytes)?;
         instrs.truncate(1);
         let code = cpu.mode.code;
-        let ops = instrs.into_iter().map(|instr| make_op(cpu, instr)).collect();
-        Ok(Block { gpa: NOWHERE, rip, code, len, version: 0, second: None, ops })
+        let (ops, has_critical) = make_ops(cpu, instrs);
+        Ok(Block { gpa: NOWHERE, rip, code, len, version: 0, second: None, has_critical, ops })
     }
 
     /// Reads the bytes of the first page.
@@ -342,6 +345,13 @@ fn ends_block(instr: &Instruction) -> bool {
         || exec::lower(instr).is_none_or(|lowered| lowered.ends_block)
 }
 
+/// The instructions of a block, and whether critical ones are among them.
+fn make_ops(cpu: &Cpu, instrs: Vec<Instruction>) -> (Vec<Op>, bool) {
+    let ops: Vec<Op> = instrs.into_iter().map(|instr| make_op(cpu, instr)).collect();
+    let has_critical = ops.iter().any(|op| op.critical.is_some());
+    (ops, has_critical)
+}
+
 pub(crate) fn make_op(cpu: &Cpu, instr: Instruction) -> Op {
     let shown = crate::guard::shown(&cpu.model, &instr);
     let lowered = exec::lower(&instr).filter(|_| shown).unwrap_or_else(|| {
@@ -360,6 +370,7 @@ pub(crate) fn make_op(cpu: &Cpu, instr: Instruction) -> Op {
         a: lowered.a,
         b: lowered.b,
         c: lowered.c,
+        critical: CriticalInstruction::of(&instr),
         instr,
     }
 }

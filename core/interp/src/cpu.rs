@@ -18,6 +18,7 @@ use kasane_spec_x86::descriptor::access;
 use kasane_spec_x86::{flags, vector};
 
 use crate::accelerator::CodeFollowers;
+use crate::critical::Critical;
 use crate::exclusive::Exclusive;
 use crate::io::Replay;
 
@@ -149,6 +150,8 @@ pub struct Cpu {
     pub watch_hits: u32,
     /// Instructions that we lack, by code, with counts.
     pub missing: BTreeMap<Code, u64>,
+    /// Critical instructions that were done.
+    pub critical: Critical,
     /// Runs vector instructions on the host; `None` where the home can't.
     pub passthrough: Option<kasane_passthrough::Passthrough>,
 }

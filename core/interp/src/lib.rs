@@ -29,6 +29,7 @@ pub mod access;
 mod apic_access;
 pub mod block;
 pub mod cpu;
+pub mod critical;
 pub mod deliver;
 pub mod exclusive;
 pub mod exec;

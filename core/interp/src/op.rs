@@ -4,6 +4,7 @@ use iced_x86::{Instruction, OpKind, Register};
 use kasane_cpu::Seg;
 
 use crate::cpu::{Cpu, Stop};
+use crate::critical::CriticalInstruction;
 
 /// Executes one instruction; see the crate's documentation for the rules.
 pub type Handler = fn(&mut Cpu, &Op) -> Result<(), Stop>;
@@ -42,6 +43,8 @@ pub struct Op {
     pub b: u8,
     /// Third register operand.
     pub c: u8,
+    /// Which of the critical instructions it is, if it is one.
+    pub critical: Option<CriticalInstruction>,
     /// Whole instruction, for handlers that need more.
     pub instr: Instruction,
 }

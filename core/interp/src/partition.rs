@@ -17,6 +17,7 @@ use kasane_spec_x86::control::{cr0, dr6};
 
 use crate::accelerator::Accelerator;
 use crate::cpu::{CodeSize, Cpu, Fault, Mode, Shadow};
+use crate::critical::Critical;
 use crate::exclusive::Exclusive;
 use crate::io::Replay;
 
@@ -105,6 +106,7 @@ impl InterpPartition {
             debugger: DebugControl::default(),
             watch_hits: 0,
             missing: BTreeMap::new(),
+            critical: Critical::default(),
             passthrough: (c.passthrough)(),
         };
         cpu.refresh_mode();

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use kasane_cpu::apic::events;
-use kasane_cpu::engine::DebugControl;
+use kasane_cpu::engine::{CriticalCount, DebugControl};
 use kasane_cpu::{Activity, CpuState, EngineFault, Entry, Exit, StateSet, Vcpu};
 use kasane_ports::Kick;
 use kasane_spec_x86::control::{dr6, dr7};
@@ -19,6 +19,7 @@ use crate::accelerator::{Accelerator, Ran};
 use crate::block::{Block, BlockCache};
 use crate::cpu::{Cpu, Fault, Shadow, Stop};
 use crate::deliver::Delivered;
+use crate::op::Op;
 
 /// A running vCPU looks at the clock once in so many instructions (for its APIC timer).
 const CLOCK_INTERVAL: u64 = 2048;
@@ -289,7 +290,13 @@ impl InterpVcpu {
         cpu.watch_hits = 0;
         cpu.next_rip = op.next_rip;
         cpu.suppress_rf_clear = false;
-        match (op.run)(cpu, op) {
+        let result = (op.run)(cpu, op);
+        if let Some(which) = op.critical
+            && result != Err(Stop::Exit)
+        {
+            cpu.critical.trapped(which);
+        }
+        match result {
             Ok(()) | Err(Stop::Break) => {}
             Err(stop) => {
                 cpu.shadow = Shadow::None;
@@ -433,7 +440,18 @@ fn run_ops(cpu: &mut Cpu, block: &Block, most: usize) -> Result<(), Stop> {
         }
     }
     cpu.retired = cpu.retired.wrapping_add(done);
+    if block.has_critical {
+        // Those that are done, and the one that faulted. What asks the machine runs again.
+        let faulted = result == Err(Stop::Fault);
+        let count = (done as usize).saturating_add(faulted.into());
+        count_critical(cpu, block.ops.get(..count).unwrap_or_default());
+    }
     result
+}
+
+#[cold]
+fn count_critical(cpu: &mut Cpu, ops: &[Op]) {
+    ops.iter().filter_map(|op| op.critical).for_each(|which| cpu.critical.trapped(which));
 }
 
 impl Vcpu for InterpVcpu {
@@ -491,6 +509,10 @@ impl Vcpu for InterpVcpu {
     }
     fn counts(&self) -> Vec<(alloc::string::String, u64)> {
         self.accelerator.as_ref().map_or_else(Vec::new, |accelerator| accelerator.counts())
+    }
+    fn critical_instructions(&self) -> Vec<CriticalCount> {
+        let places = self.accelerator.as_ref().map(|accelerator| accelerator.critical());
+        self.cpu.critical.named(&places.unwrap_or_default())
     }
     fn missing_instructions(&self) -> Vec<(alloc::string::String, u64)> {
         self.cpu.missing_instructions()

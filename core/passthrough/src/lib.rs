@@ -26,6 +26,7 @@ extern crate alloc;
 mod cache;
 mod emit;
 mod features;
+mod observer;
 mod runner;
 pub mod shape;
 
@@ -33,5 +34,6 @@ pub use cache::{
     Completed, HostFault, Key, Location, NotSupported, Passthrough, Prepared, Registers, Scratch,
 };
 pub use features::HostFeatures;
+pub use observer::{CodeObserver, CodeOrigin, PlacedCode};
 pub use runner::{ArenaError, CodeArena, CodeEntry, CodeRunner, FaultKind, NoCodeRunner, Outcome};
 pub use shape::{Direction, Operand, Unit};

@@ -7,11 +7,13 @@ use core::num::NonZeroU32;
 
 use hashbrown::HashMap;
 use kasane_interp::op::Op;
-use kasane_passthrough::CodeArena;
+use kasane_memory::TlbClass;
+use kasane_passthrough::{CodeArena, CodeObserver, CodeOrigin, PlacedCode};
 
 use crate::blocks::Blocks;
 use crate::emit::{FaultPoint, Translated};
 use crate::mode::Mode;
+use crate::places::Places;
 use crate::sites::{HEAD, OP, OpAt};
 use crate::slots::{Numbers, Target};
 
@@ -141,6 +143,8 @@ pub(crate) struct Cache {
     links: Vec<Link>,
     pub(crate) slots: Numbers,
     pub(crate) made: Made,
+    pub(crate) places: Places,
+    observer: Option<Arc<dyn CodeObserver>>,
 }
 
 /// Blocks made from a page, as a rule.
@@ -160,12 +164,24 @@ impl Placed {
     }
 }
 
+/// Says that a block was placed.
+#[cold]
+fn tell(observer: &dyn CodeObserver, key: Key, address: u64, bytes: &[u8]) {
+    let is_user = key.mode.class() == TlbClass::User as usize;
+    let origin = if is_user { CodeOrigin::User(key.rip) } else { CodeOrigin::Kernel(key.rip) };
+    observer.placed(&PlacedCode { origin, address, bytes });
+}
+
 /// Room that a block may need.
 const BLOCK_MAX: usize = 64 << 10;
 
 impl Cache {
     /// An empty one that fills the arena from `start` on.
-    pub(crate) fn new(arena: Arc<dyn CodeArena>, start: u32) -> Self {
+    pub(crate) fn new(
+        arena: Arc<dyn CodeArena>,
+        start: u32,
+        observer: Option<Arc<dyn CodeObserver>>,
+    ) -> Self {
         Self {
             arena,
             next: start,
@@ -179,6 +195,8 @@ impl Cache {
             links: Vec::new(),
             slots: Numbers::default(),
             made: Made::default(),
+            places: Places::default(),
+            observer,
         }
     }
     pub(crate) fn find(&self, key: Key) -> Option<&Block> {
@@ -277,6 +295,9 @@ impl Cache {
         self.buffer.extend_from_slice(code);
         // SAFETY: the bytes from `next` on belong to no block, so nobody runs them.
         unsafe { self.arena.write(self.next as usize, &self.buffer) }.ok()?;
+        if let Some(observer) = &self.observer {
+            tell(&**observer, key, self.arena.address().wrapping_add(entry.into()), code);
+        }
         self.next = entry.wrapping_add((code.len() as u32).next_multiple_of(8));
         self.count(translated);
         self.fault_points.extend(translated.fault_points.iter().map(SmallPoint::of));

@@ -150,7 +150,9 @@ impl Translated {
         let block = Block::of(&translated, source.at, key, self.shared.stubs, &cache.slots);
         if self.maker.approves(&block) {
             let ops = self.maker.ops(cpu, &translated);
-            let _: Option<()> = cache.add_crossing(key, pages, &mut translated, ops);
+            if cache.add_crossing(key, pages, &mut translated, ops).is_some() {
+                cache.places.note(source.guests, translated.instructions, |_| key.gpa);
+            }
         }
     }
     /// The block that leads to the one for an instruction across pages.

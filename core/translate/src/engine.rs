@@ -14,6 +14,7 @@ use kasane_interp::accelerator::{
     Accelerator, CodeFollowers, Ran, Step, enter_by_syscall, step, syscall_selectors,
 };
 use kasane_interp::cpu::Cpu;
+use kasane_interp::critical::Critical;
 use kasane_memory::Flushed;
 use kasane_passthrough::{CodeEntry, Outcome};
 use kasane_spec_x86::flags;
@@ -716,6 +717,10 @@ impl Accelerator for Translated {
     fn fault(&mut self) -> EngineFault {
         let message = self.shadow.as_mut().map(|shadow| core::mem::take(&mut shadow.fault));
         EngineFault { message: message.unwrap_or_default() }
+    }
+    fn critical(&self) -> Critical {
+        // One processor tells for all.
+        if self.index == 0 { self.shared.cache().places.critical() } else { Critical::default() }
     }
     fn counts(&self) -> Vec<(String, u64)> {
         let made = if self.index == 0 { Some(self.shared.cache().made) } else { None };

@@ -22,6 +22,8 @@
 //! | instructions across the end of a page | `crossing` |
 //! | code that changes, several vCPUs, when memory of blocks is used again | `shared`, `cache` |
 //! | the way in and out, what was flushed meanwhile | `engine`, `stubs`, `sites`, `tables` |
+//! | critical instructions by name: what `--stats` says of them | `places`, `kasane_interp::critical` |
+//! | what `perf` is told (`kasane run --jitdump`) | `cache` and `shared` call a [`CodeObserver`] |
 //! | comparing each block with the interpreter while a machine runs | `engine::shadow` |
 //!
 //! # Precise state
@@ -32,6 +34,8 @@
 //! RIP and where the flags are. Only flags that no instruction can read before they are written
 //! anew may be stale in a frame; with [`engine::Translated::strict`] they are not either.
 //! Interrupts come between blocks: at polls on backward jumps and indirect branches.
+//!
+//! [`CodeObserver`]: kasane_passthrough::CodeObserver
 //!
 //! This crate needs `unsafe` because it enters code that it made itself.
 #![no_std]
@@ -54,6 +58,7 @@ mod layout;
 mod live;
 mod make;
 mod mode;
+mod places;
 mod refused;
 pub mod shared;
 mod sites;

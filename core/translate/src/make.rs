@@ -242,7 +242,10 @@ impl Translated {
         }
         let ops = self.maker.ops(cpu, &translated);
         // A block that is too long is the interpreter's.
-        let _: Option<()> = cache.add(key, version, &mut translated, ops);
+        if cache.add(key, version, &mut translated, ops).is_some() {
+            let gpa = |rip: u64| key.gpa.wrapping_add(rip.wrapping_sub(key.rip));
+            cache.places.note(&self.maker.guests, translated.instructions, gpa);
+        }
         self.maker.translator.reuse(translated);
         true
     }

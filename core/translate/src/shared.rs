@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kasane_interp::accelerator::CodeFollowers;
-use kasane_passthrough::CodeArena;
+use kasane_passthrough::{CodeArena, CodeObserver, CodeOrigin, PlacedCode};
 use spin::{Mutex, MutexGuard};
 
 use crate::cache::{Cache, Key};
@@ -60,13 +60,26 @@ impl Shared {
     /// For the processors of a machine. `None` if the arena can't take the stubs.
     #[must_use]
     pub fn new(arena: Box<dyn CodeArena>, processors: u32) -> Option<Arc<Self>> {
+        Self::observed(arena, processors, None)
+    }
+    /// The same with somebody who is told of all code that is made.
+    #[must_use]
+    pub fn observed(
+        arena: Box<dyn CodeArena>,
+        processors: u32,
+        observer: Option<Arc<dyn CodeObserver>>,
+    ) -> Option<Arc<Self>> {
         let arena: Arc<dyn CodeArena> = Arc::from(arena);
         let (asm, stubs) = stubs::emit();
         let start = (asm.code.len() as u32).next_multiple_of(64);
         // SAFETY: nobody runs anything in a new arena.
         unsafe { arena.write(0, &asm.code) }.ok()?;
+        if let Some(observer) = &observer {
+            let address = arena.address();
+            observer.placed(&PlacedCode { origin: CodeOrigin::Stubs, address, bytes: &asm.code });
+        }
         Some(Arc::new(Self {
-            cache: Mutex::new(Cache::new(Arc::clone(&arena), start)),
+            cache: Mutex::new(Cache::new(Arc::clone(&arena), start, observer)),
             arena,
             stubs,
             places: (0..processors.max(1)).map(|_| Place::default()).collect(),

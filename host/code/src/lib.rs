@@ -6,10 +6,13 @@
 //! instruction pointer lies in the arena that the thread runs, and pass all others on to the
 //! handlers that were there before. On other hosts [`HostCode::new`] says that there is none.
 //!
+//! [`jitdump`] tells `perf` of code that is made.
+//!
 //! This crate needs `unsafe` for the mappings, the signal handlers and the call into the arena.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod arena;
+pub mod jitdump;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod signals;
 #[cfg(target_arch = "x86_64")]

@@ -168,7 +168,14 @@ pub(crate) struct RunArguments {
     /// Write every exit, device access, interrupt and deadline to a file, as lines of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// At the end, print exits by reason and device
+    /// Describe translated code to perf in `jit-PID.dump`, in the current folder: perf record -k mono
+    /// kasane run --jitdump ..., then perf inject --jit -i perf.data -o jit.data and perf report -i
+    /// jit.data
+    #[arg(long)]
+    pub(crate) jitdump: bool,
+    /// At the end, print exits by reason and device, and what became of the guest's critical
+    /// instructions: in how many places the translator met them, in how many of these it does them
+    /// in place, and how often they trapped to the interpreter
     #[arg(long)]
     pub(crate) stats: bool,
     /// End the run after this time, with exit status 4

@@ -4,6 +4,7 @@ mod demo;
 mod disk;
 mod documents;
 mod info;
+mod jitdump;
 mod run;
 mod saving;
 

@@ -19,6 +19,7 @@ use kasane_ports::{NullTrace, Trace};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::jitdump::Described;
 use super::saving;
 use crate::cli::RunArguments;
 use crate::console::{InputPort, InputTarget, SerialOutput, read_stdin};
@@ -41,8 +42,10 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     let serial = SerialOutput::open(&settings.serial)?;
     let console = SerialOutput::open(&settings.console)?;
     let trace = open_trace(&settings)?;
+    let described = Described::open(settings.jit_dump, engine, form)?;
     let mut session = Session::new(&settings, form);
-    let lent = lent(runner, (&serial, &console), &session.input, trace.as_ref())?;
+    let mut lent = lent(runner, (&serial, &console), &session.input, trace.as_ref())?;
+    lent.code_observer = described.observer();
     let outcome = session.run(&specification, &lent);
     serial.close();
     console.close();
@@ -51,6 +54,7 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     traced.context("the trace is not complete").map_err(|error| {
         Failure::host(error, "make room where the trace is written, or name another file")
     })?;
+    described.finish()?;
     match finished {
         Finish::Status(status) => Ok(status),
         Finish::Signal(signal) => die_of(signal),
@@ -191,6 +195,7 @@ fn lent(
         entropy,
         barrier: Barrier::detect(),
         runner,
+        code_observer: None,
         battery: Battery::default(),
     })
 }

@@ -32,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) devices: Devices,
     pub(crate) gdb: Option<ListenAddress>,
     pub(crate) trace: Option<PathBuf>,
+    pub(crate) jit_dump: JitDumping,
     pub(crate) stats: Statistics,
     pub(crate) timeout: Option<Duration>,
     pub(crate) on_reset: OnReset,
@@ -53,6 +54,14 @@ pub(crate) enum SerialTarget {
     Stdio,
     None,
     File(PathBuf),
+}
+
+/// Whether translated code is described to `perf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JitDumping {
+    /// In the current folder.
+    Here,
+    Off,
 }
 
 /// Whether statistics are printed at the end.
@@ -124,6 +133,7 @@ impl Settings {
             devices,
             gdb: arguments.gdb,
             trace: arguments.trace,
+            jit_dump: if arguments.jitdump { JitDumping::Here } else { JitDumping::Off },
             stats: if arguments.stats { Statistics::Print } else { Statistics::Off },
             timeout: arguments.timeout,
             save: arguments

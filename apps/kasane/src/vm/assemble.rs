@@ -146,6 +146,6 @@ fn partition(
         model,
         tsc_hz: TSC_HZ,
         passthrough: Arc::new(move || Passthrough::new(&runner).ok()),
-        accelerator: engine.accelerators(&lent.runner, apics.cpus()),
+        accelerator: engine.accelerators(&lent.runner, apics.cpus(), lent.code_observer.clone()),
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kasane_interp::MakeAccelerator;
-use kasane_passthrough::CodeRunner;
+use kasane_passthrough::{CodeObserver, CodeRunner};
 use kasane_translate::{Shared, Translated};
 
 use super::self_test::translator_self_test;
@@ -46,11 +46,17 @@ impl EngineKind {
     }
 
     /// What makes the accelerators of a machine's processors.
-    pub(super) fn accelerators(self, runner: &Arc<dyn CodeRunner>, cpus: u32) -> MakeAccelerator {
+    pub(super) fn accelerators(
+        self,
+        runner: &Arc<dyn CodeRunner>,
+        cpus: u32,
+        observer: Option<Arc<dyn CodeObserver>>,
+    ) -> MakeAccelerator {
         let shared = match self {
             Self::Interp => None,
             Self::Translate | Self::Shadow => {
-                runner.arena(ARENA_BYTES).ok().and_then(|arena| Shared::new(arena, cpus))
+                let arena = runner.arena(ARENA_BYTES).ok();
+                arena.and_then(|arena| Shared::observed(arena, cpus, observer))
             }
         };
         Arc::new(move |index| {

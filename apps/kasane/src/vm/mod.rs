@@ -34,7 +34,7 @@ use kasane_host_runtime::{Barrier, HostClock, HostEntropy, Parker, RawMutex};
 use kasane_machine::Machine;
 use kasane_machine::boot::BootError;
 use kasane_memory::Ram;
-use kasane_passthrough::CodeRunner;
+use kasane_passthrough::{CodeObserver, CodeRunner};
 use kasane_ports::{Console, Kick, Trace};
 use parking_lot::Mutex;
 
@@ -103,6 +103,8 @@ pub struct Lent {
     pub barrier: Barrier,
     /// Runs vector and x87 instructions.
     pub runner: Arc<dyn CodeRunner>,
+    /// Told of the code that the translator makes.
+    pub code_observer: Option<Arc<dyn CodeObserver>>,
     /// The real-time clock of the machines that are started with it, one after the other.
     pub battery: Battery,
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kasane_cpu::engine::CriticalCount;
 use kasane_cpu::{CpuState, Entry, Exit, StateSet, Vcpu};
 use kasane_host_runtime::{HostClock, Parker};
 use kasane_machine::Action;
@@ -19,6 +20,8 @@ pub struct ProcessorReport {
     pub missing: Vec<(String, u64)>,
     /// What the engine counted, by name.
     pub counts: Vec<(String, u64)>,
+    /// The critical instructions that came up.
+    pub critical: Vec<CriticalCount>,
 }
 
 /// A vCPU with all it needs.
@@ -73,6 +76,7 @@ impl Processor {
             instructions: self.vcpu.instructions(),
             missing: self.vcpu.missing_instructions(),
             counts: self.vcpu.counts(),
+            critical: self.vcpu.critical_instructions(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::stdout;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kasane_host_control::{Typing, await_typing};
 use kasane_host_images::TerminalSize;
 use ratatui::crossterm::event::{
     self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyEvent,
@@ -37,7 +38,8 @@ pub(super) fn show(
     signalled: &Signalled,
 ) -> Result<ExitStatus, Failure> {
     let panes = children.into_iter().zip(sizes).map(|(child, size)| Pane::new(child, size));
-    let mut screen = Screen { panes: panes.collect(), focus: 0, deadline };
+    let mut screen = Screen { panes: panes.collect(), focus: 0, deadline, size: None };
+    signalled.watch_terminal()?;
     // `ratatui::init` restores the terminal on a panic, too.
     let mut terminal = ratatui::try_init()
         .context("can't put the terminal into raw mode")
@@ -45,8 +47,14 @@ pub(super) fn show(
     // Without it what is pasted comes as keys.
     let _unknown_there = execute!(stdout(), EnableBracketedPaste);
     let outcome = screen.interact(&mut terminal, signalled);
-    let _unknown_there = execute!(stdout(), DisableBracketedPaste);
-    ratatui::restore();
+    if matches!(await_typing(Duration::ZERO), Ok(Typing::Gone)) {
+        signalled.hang_up();
+        // There is nothing to restore. Dropped, it would say that on the same terminal and panic.
+        std::mem::forget(terminal);
+    } else {
+        let _unknown_there = execute!(stdout(), DisableBracketedPaste);
+        ratatui::restore();
+    }
     let outcome =
         outcome.context("the terminal failed").map_err(|error| Failure::host(error, HELP));
     if signalled.by().is_none() {
@@ -72,6 +80,8 @@ struct Screen {
     panes: Vec<Pane>,
     focus: usize,
     deadline: Option<Instant>,
+    /// The terminal's, in columns and rows, when it was last asked for.
+    size: Option<(u16, u16)>,
 }
 
 impl Screen {
@@ -95,15 +105,49 @@ impl Screen {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(Leave::TimeIsUp);
             }
-            // All keys that are there, then one look at the machines.
-            let mut wait = LOOK;
-            while event::poll(wait)? {
-                wait = Duration::ZERO;
-                changed = true;
-                if self.take(event::read()?) == Flow::Leave {
+            match await_typing(LOOK)? {
+                Typing::Gone => {
+                    signalled.hang_up();
                     return Ok(Leave::Person);
                 }
+                Typing::Nothing => {}
+                Typing::Some => {
+                    // All keys that are there, then one look at the machines.
+                    let mut taken = false;
+                    while event::poll(Duration::ZERO)? {
+                        taken = true;
+                        if self.take(event::read()?) == Flow::Leave {
+                            return Ok(Leave::Person);
+                        }
+                    }
+                    changed |= taken;
+                    if !taken {
+                        // Bytes that are no key yet: not to be asked for again at once.
+                        std::thread::sleep(LOOK);
+                    }
+                }
             }
+            changed |= self.follow_size();
+        }
+    }
+
+    /// Follows the terminal's size. True if it changed. It is asked for, because its event comes
+    /// the same way as keys, which are asked for only when there are some. Where it can't be asked
+    /// for (on Windows), there is the event.
+    fn follow_size(&mut self) -> bool {
+        let Ok(window) = terminal::window_size() else { return false };
+        let size = (window.columns, window.rows);
+        if self.size == Some(size) {
+            return false;
+        }
+        self.size = Some(size);
+        self.resize(size);
+        true
+    }
+
+    fn resize(&mut self, (columns, rows): (u16, u16)) {
+        for (pane, size) in self.panes.iter_mut().zip(terminal_sizes(columns, rows)) {
+            pane.resize(size);
         }
     }
 
@@ -115,11 +159,7 @@ impl Screen {
                     pane.type_in(&pasted(&text));
                 }
             }
-            Event::Resize(columns, rows) => {
-                for (pane, size) in self.panes.iter_mut().zip(terminal_sizes(columns, rows)) {
-                    pane.resize(size);
-                }
-            }
+            Event::Resize(columns, rows) => self.resize((columns, rows)),
             Event::FocusGained | Event::FocusLost | Event::Mouse(_) => {}
         }
         Flow::GoOn
