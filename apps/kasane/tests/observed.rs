@@ -1,6 +1,6 @@
 //! What `kasane run` says of how the translator works: `--stats` and `--jitdump`.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used)] // helpers of the tests assert by it
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)] // helpers of the tests assert by it
 
 mod guest;
 
