@@ -14,7 +14,7 @@ use kasane_spec_virtio::{feature, status};
 use parking_lot::RawMutex;
 
 /// Bytes of guest memory.
-const RAM_LEN: usize = 1 << 20;
+const RAM_LEN: usize = 1 << 17;
 /// Entries of the queues that a set-up makes, and where they are.
 const QUEUE_SIZE: u16 = 8;
 const QUEUES: u64 = 0x1000;

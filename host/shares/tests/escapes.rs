@@ -84,6 +84,15 @@ fn a_directory_that_moves_out_takes_nobody_along() {
     assert_eq!(fs::read_dir(guest.outside.join("a/b")).unwrap().count(), 0);
 }
 
+/// Ends the race, also when an attempt fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `attempt` many times while a directory and a file are exchanged with links to the outside.
 fn race(guest: &Guest, attempt: impl Fn(&Guest)) {
     let stop = AtomicBool::new(false);
@@ -102,10 +111,10 @@ fn race(guest: &Guest, attempt: impl Fn(&Guest)) {
                 }
             }
         });
+        let _stop = Stop(&stop);
         for _ in 0..3000 {
             attempt(guest);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let secret = guest.outside.join("secret");
     assert_eq!(fs::read(&secret).unwrap(), b"secret");
