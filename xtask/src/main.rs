@@ -52,7 +52,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure the engines' speed: `bench cpu` beside native and QEMU, `bench interp` alone
+    /// Measure speed: `bench cpu`, `bench disk` and `bench net` beside QEMU, `bench interp` alone
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Everything that takes longer than two minutes; records its result in docs/status.md

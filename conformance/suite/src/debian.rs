@@ -62,11 +62,21 @@ impl DebianDisk {
             ["--timeout", "7200"],
         ];
         let mut guest = Dialogue::start([&arguments[..], flags].concat().as_flattened())?;
+        Self::reach_shell(&mut guest)?;
+        Ok(guest)
+    }
+
+    /// Waits until a guest that was started on such a disk is at its shell, and systemd has started
+    /// all.
+    ///
+    /// # Errors
+    /// What was said, if it doesn't come so far.
+    pub fn reach_shell(guest: &mut Dialogue) -> Result<(), String> {
         guest.expect("login: ")?;
         guest.expect("kasane-root# ")?;
         // The kernel's own lines would stand between answers.
         guest.succeed("dmesg -n 1; systemctl is-system-running --wait || true")?;
-        Ok(guest)
+        Ok(())
     }
 }
 

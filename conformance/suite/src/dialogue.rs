@@ -3,7 +3,7 @@
 //! and then the console is at its end.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use crate::Kasane;
 
@@ -35,7 +35,21 @@ impl Dialogue {
     /// A sentence, if the program is not there or can't be started.
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Result<Self, String> {
         let failed = |error| format!("kasane did not start: {error}");
-        let mut child = Kasane::find()?.start_to_talk(arguments).map_err(failed)?;
+        Self::of(Kasane::find()?.start_to_talk(arguments).map_err(failed)?)
+    }
+
+    /// Starts any other program whose standard input and output are a guest's console.
+    ///
+    /// # Errors
+    /// A sentence, if it can't be started.
+    pub fn with(command: &mut Command) -> Result<Self, String> {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        Self::of(child.map_err(|error| {
+            format!("{} did not start: {error}", command.get_program().display())
+        })?)
+    }
+
+    fn of(mut child: Child) -> Result<Self, String> {
         match (child.stdin.take(), child.stdout.take()) {
             (Some(input), Some(output)) => {
                 Ok(Self { child, input, output, said: String::new(), seen: 0 })

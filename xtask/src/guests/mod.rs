@@ -115,6 +115,11 @@ pub(crate) fn for_bench(workspace: &Workspace) -> Result<Measured> {
     bench::build(&workspace.root)
 }
 
+/// Debian with fio and iperf3 on a disk.
+pub(crate) fn for_io_bench(workspace: &Workspace) -> Result<()> {
+    make(workspace, &[Guest::DebianRoot], false)
+}
+
 fn make(workspace: &Workspace, names: &[Guest], refresh: bool) -> Result<()> {
     let place = Place { folder: workspace.guests(), root: &workspace.root };
     fs::create_dir_all(&place.folder)

@@ -3,9 +3,9 @@
 
 use super::protocol::Class;
 use super::results::{Results, Workload};
-use super::statistics::median;
 use super::systems::System;
-use super::table::number;
+use crate::statistics::median;
+use crate::table::number;
 
 const WIDTH: f64 = 920.0;
 const LEFT: f64 = 150.0;

@@ -3,13 +3,11 @@
 //! the machine does falls on all of them; each result is compared by its checksum.
 
 mod chart;
-mod host;
 mod process;
 mod protocol;
 mod record;
 mod results;
 mod session;
-mod statistics;
 mod systems;
 mod table;
 
@@ -18,7 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use host::Host;
+use crate::host::{self, Host};
+use crate::table::number;
 use results::{Clock, Results, Setting};
 use session::Session;
 use systems::{Files, Set, System, Work};
@@ -174,7 +173,7 @@ fn print(results: &Results) {
     println!("\n{}", table::workloads(results).text());
     println!("{}", table::machines(results).text());
     if let Some((workload, ratio)) = results.worst_against_qemu() {
-        println!("slowest against QEMU: {} at {}", workload.name, table::number(ratio));
+        println!("slowest against QEMU: {} at {}", workload.name, number(ratio));
     }
     let counters = table::counters(results);
     if counters.is_empty() && results.places.contains_key(&System::Kasane) {

@@ -8,17 +8,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::host::Host;
 use super::protocol::Class;
 use super::results::{Clock, Place, Results};
-use super::statistics::spread;
 use super::systems::{GUEST_MIB, System};
 use super::{chart, table};
+use crate::host::Host;
+use crate::page;
+use crate::statistics::spread;
 
 const PAGE: &str = "docs/performance.md";
 const FOLDER: &str = "docs/performance";
-const BEGIN: &str = "<!-- bench cpu: begin -->";
-const END: &str = "<!-- bench cpu: end -->";
 
 /// Writes `cpu.json` and `cpu.svg` into `folder`.
 pub(super) fn write(results: &Results, folder: &Path) -> Result<()> {
@@ -36,17 +35,8 @@ pub(super) fn write(results: &Results, folder: &Path) -> Result<()> {
 /// # Errors
 /// When the page lacks its markers or can't be written.
 pub(super) fn record(results: &Results, root: &Path) -> Result<()> {
-    let page = root.join(PAGE);
-    let text = fs::read_to_string(&page).with_context(|| format!("could not read {PAGE}"))?;
-    let new = replaced(&text, &markdown(results))?;
     write(results, &root.join(FOLDER))?;
-    fs::write(&page, new).with_context(|| format!("could not write {PAGE}"))
-}
-
-fn replaced(text: &str, new: &str) -> Result<String> {
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{PAGE} lacks {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{PAGE} lacks {END}"))?;
-    Ok(format!("{before}{BEGIN}\n{new}{END}{after}"))
+    page::replace(root, PAGE, "cpu", &markdown(results))
 }
 
 fn markdown(results: &Results) -> String {
@@ -187,20 +177,6 @@ fn values_json(values: &[f64]) -> Value {
 mod tests {
     use super::super::results::tests::sample;
     use super::*;
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let page = format!("head\n{BEGIN}\nold\n{END}\ntail\n");
-
-        let new = replaced(&page, "new\n").unwrap();
-
-        assert_eq!(new, format!("head\n{BEGIN}\nnew\n{END}\ntail\n"));
-    }
-
-    #[test]
-    fn a_page_without_markers_is_an_error() {
-        assert!(replaced("nothing here", "new").is_err());
-    }
 
     #[test]
     fn json_has_medians_ratios_and_circumstances() {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::host::Host;
 use super::process::Resident;
 use super::protocol::Class;
 use super::session::{Boot, Interval, Session};
-use super::statistics::{geometric_mean, median};
 use super::systems::{Set, System};
+use crate::host::Host;
+use crate::statistics::{geometric_mean, median};
 
 /// A run.
 #[derive(Debug)]

@@ -4,15 +4,9 @@ use serde_json::Value;
 
 use super::protocol::Class;
 use super::results::{Place, Results, Workload};
-use super::statistics::{Spread, spread};
 use super::systems::System;
-
-/// Cells by row; a row with one cell is a heading.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Table {
-    pub(super) head: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
-}
+use crate::statistics::{Spread, spread};
+use crate::table::{Table, number, owned, spread_text};
 
 const NOTHING: &str = "-";
 
@@ -122,87 +116,12 @@ fn flatten(name: &str, value: &Value, found: &mut Vec<(String, String)>) {
     }
 }
 
-impl Table {
-    /// Columns in line; all but the first and those of words to the right.
-    pub(super) fn text(&self) -> String {
-        let mut widths: Vec<usize> = self.head.iter().map(|cell| cell.chars().count()).collect();
-        for row in self.rows.iter().filter(|row| row.len() > 1) {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let words =
-            |column: usize| column == 0 || self.head.get(column).is_some_and(|head| head == "unit");
-        let line = |row: &[String]| {
-            let mut line = String::new();
-            for (column, (width, cell)) in widths.iter().zip(row).enumerate() {
-                let cell = if words(column) {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                };
-                line.push_str(&cell);
-                line.push_str("  ");
-            }
-            format!("{}\n", line.trim_end())
-        };
-        let mut text = line(&self.head);
-        for row in &self.rows {
-            text.push_str(&if row.len() == 1 { format!("{}\n", row.join("")) } else { line(row) });
-        }
-        text
-    }
-
-    pub(super) fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = line(&self.head);
-        let rules: Vec<String> = (0..self.head.len())
-            .map(|column| if column == 0 { "---".to_owned() } else { "---:".to_owned() })
-            .collect();
-        text.push_str(&line(&rules));
-        for row in &self.rows {
-            if let [title] = row.as_slice() {
-                let mut cells = vec![String::new(); self.head.len()];
-                if let Some(first) = cells.first_mut() {
-                    *first = format!("**{title}**");
-                }
-                text.push_str(&line(&cells));
-            } else {
-                text.push_str(&line(row));
-            }
-        }
-        text
-    }
-}
-
-fn owned(cells: &[&str]) -> Vec<String> {
-    cells.iter().map(|cell| (*cell).to_owned()).collect()
-}
-
-fn spread_text(spread: &Spread) -> String {
-    let Spread { median, min, max } = *spread;
-    if min == max {
-        return number(median);
-    }
-    format!("{} ({}–{})", number(median), number(min), number(max))
-}
-
 fn times(value: Option<f64>) -> String {
     value.map_or_else(|| NOTHING.to_owned(), |value| format!("{}×", number(value)))
 }
 
 fn plain(value: Option<f64>) -> String {
     value.map_or_else(|| NOTHING.to_owned(), number)
-}
-
-/// Three digits that count.
-pub(super) fn number(value: f64) -> String {
-    match value.abs() {
-        size if size < 1.0 => format!("{value:.3}"),
-        size if size < 10.0 => format!("{value:.2}"),
-        size if size < 100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
 }
 
 #[cfg(test)]
@@ -240,16 +159,6 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_a_text_table_are_in_line() {
-        let table = Table {
-            head: owned(&["what", "n"]),
-            rows: vec![owned(&["title"]), owned(&["a", "10"]), owned(&["bb", "2"])],
-        };
-
-        assert_eq!(table.text(), "what   n\ntitle\na     10\nbb     2\n");
-    }
-
-    #[test]
     fn counters_are_found_by_name_and_flattened() {
         let mut results = sample();
         let place = results.places.get_mut(&System::Kasane).unwrap();
@@ -264,13 +173,5 @@ mod tests {
             ("translation.bytes.host".to_owned(), "40".to_owned()),
         ];
         assert_eq!(counters(&results), expected);
-    }
-
-    #[test]
-    fn numbers_have_three_digits_that_count() {
-        assert_eq!(
-            [0.0532, 1.234, 12.34, 123.4, 12345.6].map(number),
-            ["0.053", "1.23", "12.3", "123", "12346"]
-        );
     }
 }

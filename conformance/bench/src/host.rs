@@ -6,25 +6,25 @@ use std::process::Command;
 
 /// The circumstances of a run.
 #[derive(Debug, Clone)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// UTC.
-    pub(super) date: String,
-    pub(super) commit: String,
-    pub(super) cpu: String,
-    pub(super) cpus: usize,
-    pub(super) kernel: String,
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) kernel: String,
     /// Package of the guests' kernel.
-    pub(super) guest_kernel: String,
-    pub(super) qemu: String,
-    pub(super) compiler: String,
+    pub(crate) guest_kernel: String,
+    pub(crate) qemu: String,
+    pub(crate) compiler: String,
     /// The host's load over a minute, before and after.
-    pub(super) load_before: f64,
-    pub(super) load_after: f64,
+    pub(crate) load_before: f64,
+    pub(crate) load_after: f64,
 }
 
 impl Host {
     /// As it is now; `load_after` is filled in at the end.
-    pub(super) fn now(root: &Path, guest_kernel: &Path, qemu: Option<String>) -> Self {
+    pub(crate) fn now(root: &Path, guest_kernel: &Path, qemu: Option<String>) -> Self {
         let unknown = || "unknown".to_owned();
         let package = guest_kernel.with_file_name("package");
         let load = load();
@@ -54,7 +54,7 @@ impl Host {
     }
 
     /// The program itself keeps one processor busy, so more than that is the work of others.
-    pub(super) fn was_shared(&self) -> bool {
+    pub(crate) fn was_shared(&self) -> bool {
         self.load_before > 0.5 || self.load_after > 2.0
     }
 }
@@ -66,7 +66,7 @@ fn answer(command: &mut Command) -> Option<String> {
 }
 
 /// The load average of the last minute.
-pub(super) fn load() -> f64 {
+pub(crate) fn load() -> f64 {
     fs::read_to_string("/proc/loadavg")
         .ok()
         .and_then(|text| text.split_whitespace().next()?.parse().ok())
