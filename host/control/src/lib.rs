@@ -10,4 +10,4 @@ mod terminal;
 pub use console::QueuedConsole;
 pub use keys::{LeaveKey, Typed};
 pub use signals::{TerminationSignal, die_of, termination};
-pub use terminal::{RawTerminal, restore_on_panic, stdin_is_terminal};
+pub use terminal::{RawTerminal, restore, restore_on_panic, stdin_is_terminal};

@@ -5,6 +5,7 @@ mod disk;
 mod documents;
 mod info;
 mod run;
+mod sandbox;
 mod saving;
 
 use std::process::ExitCode;

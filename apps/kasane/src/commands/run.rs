@@ -19,7 +19,7 @@ use kasane_ports::{NullTrace, Trace};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::saving;
+use super::{sandbox, saving};
 use crate::cli::RunArguments;
 use crate::console::{InputPort, InputTarget, SerialOutput, read_stdin};
 use crate::gdb::Debuggee;
@@ -37,12 +37,14 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     let runner = runner();
     let engine = choose_engine(&settings, &*runner, form)?;
     let specification = specification(&settings, engine)?;
+    let confinement = sandbox::enter(&settings, form)?;
     restore_on_panic();
     let serial = SerialOutput::open(&settings.serial)?;
     let console = SerialOutput::open(&settings.console)?;
     let trace = open_trace(&settings)?;
     let mut session = Session::new(&settings, form);
-    let lent = lent(runner, (&serial, &console), &session.input, trace.as_ref())?;
+    let lent =
+        Lent { confinement, ..lent(runner, (&serial, &console), &session.input, trace.as_ref())? };
     let outcome = session.run(&specification, &lent);
     serial.close();
     console.close();
@@ -192,6 +194,7 @@ fn lent(
         barrier: Barrier::detect(),
         runner,
         battery: Battery::default(),
+        confinement: None,
     })
 }
 
