@@ -28,14 +28,19 @@ fn filter() -> Result<String, String> {
 
 #[cfg(target_os = "linux")]
 fn files() -> Result<String, String> {
-    use landlock::LandlockStatus;
-    match LandlockStatus::current() {
-        LandlockStatus::Available { effective_abi, .. } => {
-            Ok(format!("works (Landlock, version {})", effective_abi as i32))
-        }
-        LandlockStatus::NotEnabled => Err("Landlock is not enabled in this kernel".to_owned()),
-        LandlockStatus::NotImplemented => Err("this kernel has no Landlock".to_owned()),
+    const CREATE_RULESET_VERSION: libc::c_long = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag and no rules, the kernel only tells its version of Landlock.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, CREATE_RULESET_VERSION)
+    };
+    if version > 0 {
+        return Ok(format!("works (Landlock, version {version})"));
     }
+    Err(match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::EOPNOTSUPP) => "Landlock is not enabled in this kernel".to_owned(),
+        _ => "this kernel has no Landlock".to_owned(),
+    })
 }
 
 #[cfg(not(target_os = "linux"))]
