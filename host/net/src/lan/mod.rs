@@ -21,6 +21,7 @@
 //! takes some. A member whose guest has no room reads nothing, which is what fills that room.
 
 mod directory;
+pub(crate) use directory::folder;
 mod member;
 mod switch;
 
