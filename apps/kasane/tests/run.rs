@@ -186,3 +186,37 @@ fn a_halted_guest_costs_nothing() {
     assert!(start.elapsed() >= Duration::from_secs(1));
     assert!(end["statistics"]["instructions"][0].as_u64().unwrap() < 1000, "{text}");
 }
+
+/// What the sandbox says when vCPU 0 makes the call.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn provoked(call: &str, flags: &[&str]) -> (Option<i32>, String) {
+    let flags = [&["--cpus", "2", "--provoke", call], flags].concat();
+    let output = run(&[HELLO, HANG], &flags);
+    assert_eq!(stdout(&output), "", "the guest's first instruction comes after the call");
+    (output.status.code(), stderr(&output))
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn a_vcpu_that_opens_connects_or_executes_ends_the_run_with_status_5_and_the_calls_name() {
+    for (call, name) in [("open", "open"), ("connect", "connect"), ("exec", "execve")] {
+        let (status, text) = provoked(call, &[]);
+
+        assert_eq!(status, Some(5), "{call}: {text}");
+        let named = text.lines().any(|line| {
+            let line =
+                line.trim_start().strip_prefix("the thread of vCPU 0 made the system call `");
+            line.is_some_and(|rest| rest.starts_with(name))
+        });
+        assert!(named && text.contains("error: the sandbox ended the machine\n"), "{call}: {text}");
+    }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn a_refused_call_is_an_error_in_json_too() {
+    let (status, text) = provoked("connect", &["--json"]);
+
+    assert_eq!(status, Some(5), "{text}");
+    assert!(text.contains("\"exit_status\":5") && text.contains("`connect`"), "{text}");
+}

@@ -1,6 +1,8 @@
 //! The little statistics that the tables need. Medians, because other work of the machine only ever
 //! makes a run slower; geometric means, because what is averaged are ratios.
 
+use serde_json::{Value, json};
+
 /// What several runs of the same thing gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
@@ -17,6 +19,16 @@ pub(crate) fn spread(values: &[f64]) -> Option<Spread> {
     let upper = *sorted.get(sorted.len() / 2)?;
     let lower = *sorted.get((sorted.len() - 1) / 2)?;
     Some(Spread { median: f64::midpoint(lower, upper), min, max })
+}
+
+/// All values and their spread, for a file of results.
+pub(crate) fn values_json(values: &[f64]) -> Value {
+    match spread(values) {
+        Some(spread) => json!({
+            "median": spread.median, "min": spread.min, "max": spread.max, "all": values,
+        }),
+        None => Value::Null,
+    }
 }
 
 /// The median alone.

@@ -63,13 +63,7 @@ impl Net {
 
 impl NetBackend for Net {
     fn info(&self) -> NetInfo {
-        let offloads = NetOffloads {
-            takes_partial_checksum: true,
-            takes_tcp_segmentation: true,
-            gives_partial_checksum: true,
-            gives_tcp_segmentation: true,
-        };
-        NetInfo { mtu: 1500, offloads, queue_pairs: 4 }
+        NetInfo { mtu: 1500, offloads: NetOffloads::ALL, queue_pairs: 4 }
     }
     fn connect(&self, device: Weak<dyn NetDevice>) {
         self.0.put(device);

@@ -179,10 +179,10 @@ fn a_gibibyte_is_copied_both_ways_through_a_forwarded_port() {
     printed(Command::new("head").args(["-c", GIBIBYTE]).stdin(random).stdout(made));
 
     let hostname = printed(ssh(port, "hostname").stdin(Stdio::null()));
-    let copied = printed(ssh(port, "cat >/root/copy").stdin(File::open(&there.0).unwrap()));
-    let in_guest = succeed(&mut guest, "sync; sha256sum /root/copy");
+    let copied = printed(ssh(port, "cat >/var/tmp/copy").stdin(File::open(&there.0).unwrap()));
+    let in_guest = succeed(&mut guest, "sync; sha256sum /var/tmp/copy");
     let returned = File::create(&back.0).unwrap();
-    printed(ssh(port, "cat /root/copy").stdin(Stdio::null()).stdout(returned));
+    printed(ssh(port, "cat /var/tmp/copy").stdin(Stdio::null()).stdout(returned));
 
     assert_eq!((hostname.as_str(), copied.as_str()), ("kasane-root\n", ""));
     assert_eq!(sum(&in_guest), sum_of(&there.0));
@@ -205,13 +205,13 @@ fn a_gibibyte_is_copied_between_two_guests_on_a_lan() {
     let [mut left, mut right] = disks.each_ref().map(|disk| boot(disk, &[["--net", &lan]]));
     join(&mut left, "10.77.0.1");
     join(&mut right, "10.77.0.2");
-    succeed(&mut left, &format!("head -c {GIBIBYTE} /dev/urandom >/root/copy"));
-    let before = succeed(&mut left, "sync; sha256sum </root/copy");
+    succeed(&mut left, &format!("head -c {GIBIBYTE} /dev/urandom >/var/tmp/copy"));
+    let before = succeed(&mut left, "sync; sha256sum </var/tmp/copy");
 
-    succeed(&mut right, "socat -u TCP-LISTEN:5000 OPEN:/root/copy,creat,trunc & sleep 1");
-    succeed(&mut left, "socat -u OPEN:/root/copy TCP:10.77.0.2:5000,retry=60");
+    succeed(&mut right, "socat -u TCP-LISTEN:5000 OPEN:/var/tmp/copy,creat,trunc & sleep 1");
+    succeed(&mut left, "socat -u OPEN:/var/tmp/copy TCP:10.77.0.2:5000,retry=60");
     succeed(&mut right, "wait; sync");
-    let after = succeed(&mut right, "sha256sum </root/copy");
+    let after = succeed(&mut right, "sha256sum </var/tmp/copy");
 
     assert_eq!(sum(&after), sum(&before));
     let reached = succeed(&mut right, "ping -c 3 -W 20 10.77.0.1");

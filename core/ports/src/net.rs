@@ -67,6 +67,16 @@ pub struct NetOffloads {
     pub gives_tcp_segmentation: bool,
 }
 
+impl NetOffloads {
+    /// Every one.
+    pub const ALL: Self = Self {
+        takes_partial_checksum: true,
+        takes_tcp_segmentation: true,
+        gives_partial_checksum: true,
+        gives_tcp_segmentation: true,
+    };
+}
+
 /// What a network is, for the device on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetInfo {

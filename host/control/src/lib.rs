@@ -13,4 +13,4 @@ pub use console::QueuedConsole;
 pub use hangup::{Typing, await_typing, when_terminal_goes};
 pub use keys::{LeaveKey, Typed};
 pub use signals::{TerminationSignal, die_of, termination};
-pub use terminal::{RawTerminal, restore_on_panic, stdin_is_terminal};
+pub use terminal::{RawTerminal, restore, restore_on_panic, stdin_is_terminal};

@@ -35,7 +35,7 @@ impl Drop for RawTerminal {
 }
 
 /// Gives the terminal back. Does nothing when it is as it was.
-fn restore() {
+pub fn restore() {
     // A terminal that went away can't be restored and needn't be.
     let _gone = disable_raw_mode();
 }

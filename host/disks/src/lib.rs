@@ -14,6 +14,7 @@
 mod disk;
 mod engine;
 mod error;
+mod files;
 mod format;
 mod image;
 mod job;
@@ -28,6 +29,7 @@ pub mod tools;
 
 pub use disk::Disk;
 pub use error::DiskError;
+pub use files::files;
 pub use lock::Holder;
 pub use options::{
     DiskAccess, DiskFormat, DiskLimits, DiskOptions, HostCache, UnknownFormat, Waiting,

@@ -53,6 +53,16 @@ pub fn open(
     }))
 }
 
+/// The user's folder that LANs have their sockets in; made if it isn't there. `None`: there is no
+/// place for it, and joining a LAN says so.
+#[must_use]
+pub fn lan_folder() -> Option<std::path::PathBuf> {
+    #[cfg(target_os = "linux")]
+    return lan::folder();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 #[cfg(target_os = "linux")]
 fn lan(name: &kasane_definition::LanName) -> Result<Arc<dyn NetBackend>, NetError> {
     Ok(Arc::new(Lan::join(name)?))

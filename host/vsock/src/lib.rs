@@ -16,13 +16,18 @@ mod connection;
 mod credit;
 mod greeting;
 mod switch;
-mod thread;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
+use std::time::Instant;
 
+use kasane_host_rounds::Rounds;
 use kasane_ports::{VsockBackend, VsockDevice};
+use mio::Events;
+
+use crate::switch::Switch;
 
 /// Why there are no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +51,12 @@ pub enum VsockError {
     Thread(#[from] io::Error),
 }
 
+type Device = dyn VsockDevice;
+
 /// The sockets of one guest. Dropping it ends the thread and removes the socket.
 pub struct Vsock {
-    service: thread::Service,
+    rounds: Rounds<Device>,
+    path: PathBuf,
 }
 
 impl Vsock {
@@ -59,16 +67,28 @@ impl Vsock {
     /// When another program listens there, or the host refuses.
     pub fn start(path: &Path) -> Result<Self, VsockError> {
         let listener = switch::listen(path)?;
-        let service = thread::Service::start(listener, path)?;
-        Ok(Self { service })
+        let rounds = Rounds::start::<_, io::Error>("vsock", |registry| {
+            let mut switch = Switch::new(listener, path, registry)?;
+            Ok(move |device: Option<&Device>, events: &Events, now: Instant| {
+                switch.round(device, events, now)
+            })
+        })?;
+        Ok(Self { rounds, path: path.to_owned() })
     }
 }
 
 impl VsockBackend for Vsock {
     fn connect(&self, device: Weak<dyn VsockDevice>) {
-        self.service.connect(device);
+        self.rounds.connect(device);
     }
     fn wake(&self) {
-        self.service.wake();
+        self.rounds.wake();
+    }
+}
+
+impl Drop for Vsock {
+    fn drop(&mut self) {
+        // Nothing is lost if it is gone already.
+        let _ = fs::remove_file(&self.path);
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kasane_host_rounds::{Next, WAKE};
 use kasane_ports::{Given, VsockDevice, VsockOperation, VsockPacket};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
@@ -17,9 +18,8 @@ use crate::VsockError;
 use crate::connection::{BUFFER_LEN, Connection, HOST_CID, Key, Stage, Turn};
 use crate::greeting::{Greeting, Said};
 
-/// The token that only wakes.
-pub(crate) const WAKE: Token = Token(0);
-const LISTENER: Token = Token(1);
+/// The first token after the one that only wakes.
+const LISTENER: Token = Token(WAKE.0 + 1);
 /// The most connections, and the most programs that haven't said yet where they want to.
 const CONNECTIONS_MAX: usize = 512;
 const GREETINGS_MAX: usize = 64;
@@ -49,17 +49,6 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, VsockError> {
     let listener = listener.map_err(error)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(error)?;
     Ok(listener)
-}
-
-/// When the next round is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// At once.
-    Now,
-    /// After this, if nothing happens before.
-    Within(Duration),
-    /// When something happens.
-    Event,
 }
 
 /// All of it.
@@ -121,7 +110,7 @@ impl Switch {
             || self.connections.values().any(|connection| connection.stage != Stage::Open);
         match (more, waits) {
             (true, _) => Next::Now,
-            (false, true) => Next::Within(Duration::from_secs(1)),
+            (false, true) => Next::At(now + Duration::from_secs(1)),
             (false, false) => Next::Event,
         }
     }

@@ -90,6 +90,14 @@ pub(crate) enum Switch {
     Off,
 }
 
+/// A system call that the sandbox refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProvokedCall {
+    Open,
+    Connect,
+    Exec,
+}
+
 /// Flags say the same as the definition's keys, and override it.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RunArguments {
@@ -184,6 +192,13 @@ pub(crate) struct RunArguments {
     /// A reset by the guest ends the run, with exit status 0, and does not restart the machine
     #[arg(long)]
     pub(crate) no_reboot: bool,
+    /// Run without the sandbox: no system-call filter for vCPU threads, no Landlock (for finding out
+    /// whether it is in the way)
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+    /// Let vCPU 0 make a system call that the sandbox refuses (for tests of that)
+    #[arg(long, hide = true, value_name = "CALL", conflicts_with = "no_sandbox")]
+    pub(crate) provoke: Option<ProvokedCall>,
     /// Save the machine after so many exits and end (for tests; exits come as they come)
     #[arg(long, hide = true, value_name = "EXITS", requires = "save_to")]
     pub(crate) save_after: Option<u64>,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use kasane_cpu::cpuid::{CpuModelName, Feature};
 use kasane_host_code::HostCode;
 use kasane_host_runtime::{Barrier, BarrierKind};
+use kasane_host_sandbox::Support;
 use kasane_passthrough::{CodeRunner, HostFeatures};
 
 use super::print;
@@ -31,6 +32,8 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
         ("vector instructions", runner.map(|_| vector_words(features)).map_err(|e| e.to_string())),
         ("several processors", barrier_words(Barrier::detect())),
     ];
+    let Support { filter, files } = kasane_host_sandbox::support();
+    let sandbox = [("system calls", filter), ("files", files)];
     let engines = [("interp", crate::vm::self_test(features)), ("translate", translator)];
     let models = CpuModelName::ALL.map(|name| {
         let works = cpu_model(name, features).map(|_| "works".to_owned());
@@ -42,6 +45,8 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
             host.iter().for_each(|(name, value)| text += &line(name, value));
             text += "what the host lends to guests\n";
             lent.iter().for_each(|(name, works)| text += &line(name, words(works)));
+            text += "sandbox\n";
+            sandbox.iter().for_each(|(name, works)| text += &line(name, words(works)));
             text += "engines\n";
             engines.iter().for_each(|(name, works)| text += &line(name, words(works)));
             text += "processor models\n";
@@ -54,6 +59,7 @@ pub(super) fn info(form: Form) -> Result<ExitStatus, Failure> {
                 "host": host.iter().map(|(k, v)| ((*k).to_owned(), json!(v)))
                     .collect::<serde_json::Map<_, _>>(),
                 "lent": table(&lent),
+                "sandbox": table(&sandbox),
                 "engines": table(&engines),
                 "models": table(&models),
             });

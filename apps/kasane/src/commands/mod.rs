@@ -6,6 +6,7 @@ mod documents;
 mod info;
 mod jitdump;
 mod run;
+mod sandbox;
 mod saving;
 
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::jitdump::Described;
-use super::saving;
+use super::{sandbox, saving};
 use crate::cli::RunArguments;
 use crate::console::{InputPort, InputTarget, SerialOutput, read_stdin};
 use crate::gdb::Debuggee;
@@ -38,14 +38,18 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     let runner = runner();
     let engine = choose_engine(&settings, &*runner, form)?;
     let specification = specification(&settings, engine)?;
+    let described = Described::open(settings.jit_dump, engine, form)?;
+    let confinement = sandbox::enter(&settings, form)?;
     restore_on_panic();
     let serial = SerialOutput::open(&settings.serial)?;
     let console = SerialOutput::open(&settings.console)?;
     let trace = open_trace(&settings)?;
-    let described = Described::open(settings.jit_dump, engine, form)?;
     let mut session = Session::new(&settings, form);
-    let mut lent = lent(runner, (&serial, &console), &session.input, trace.as_ref())?;
-    lent.code_observer = described.observer();
+    let lent = Lent {
+        confinement,
+        code_observer: described.observer(),
+        ..lent(runner, (&serial, &console), &session.input, trace.as_ref())?
+    };
     let outcome = session.run(&specification, &lent);
     serial.close();
     console.close();
@@ -197,6 +201,7 @@ fn lent(
         runner,
         code_observer: None,
         battery: Battery::default(),
+        confinement: None,
     })
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use kasane_definition::{CpuModel, Engine, MemorySize, Serial, VmDefinition};
 use kasane_host_gdb::ListenAddress;
+use kasane_host_sandbox::Provocation;
 
-use crate::cli::RunArguments;
+use crate::cli::{ProvokedCall, RunArguments};
 use crate::outcome::Failure;
 use crate::vm::Devices;
 use devices::Sources;
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) on_input_end: OnInputEnd,
     pub(crate) save: Option<SaveAfter>,
     pub(crate) restore: Option<PathBuf>,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) provoke: Option<Provocation>,
 }
 
 /// When the machine is saved, and where to.
@@ -61,6 +64,13 @@ pub(crate) enum SerialTarget {
 pub(crate) enum JitDumping {
     /// In the current folder.
     Here,
+    Off,
+}
+
+/// Whether the program confines itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sandbox {
+    On,
     Off,
 }
 
@@ -141,6 +151,12 @@ impl Settings {
                 .zip(arguments.save_to)
                 .map(|(exits, path)| SaveAfter { exits, path }),
             restore: arguments.restore,
+            sandbox: if arguments.no_sandbox { Sandbox::Off } else { Sandbox::On },
+            provoke: arguments.provoke.map(|call| match call {
+                ProvokedCall::Open => Provocation::Open,
+                ProvokedCall::Connect => Provocation::Connect,
+                ProvokedCall::Exec => Provocation::Exec,
+            }),
             on_input_end: if arguments.end_with_input {
                 OnInputEnd::End
             } else {

@@ -16,7 +16,9 @@ use kasane_passthrough::Passthrough;
 use super::devices::Connections;
 use super::engine::EngineKind;
 use super::reclaim::Reclaim;
-use super::{Battery, HostedMachine, Image, Lent, Specification, StartError, features};
+use super::{
+    Battery, Confinement, HostedMachine, Image, Lent, Specification, StartError, features,
+};
 
 /// Guest TSC ticks per second: one per nanosecond of guest time.
 const TSC_HZ: u64 = 1_000_000_000;
@@ -36,6 +38,8 @@ pub(super) struct Parts {
 pub(super) struct VcpuParts {
     pub(super) index: u32,
     pub(super) vcpu: Box<dyn Vcpu>,
+    /// What its thread is confined by.
+    pub(super) confinement: Option<Confinement>,
     /// Where its thread waits while it is halted; its mailbox wakes it there.
     pub(super) parker: Arc<Parker>,
 }
@@ -109,7 +113,8 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         let vcpu = partition.new_vcpu(index)?;
         let parker = Arc::new(Parker::new());
         mailbox.set_waker(parker.clone());
-        vcpus.push(VcpuParts { index, vcpu, parker });
+        let confinement = lent.confinement.clone();
+        vcpus.push(VcpuParts { index, vcpu, confinement, parker });
     }
     Ok(Parts { machine, apics, ram, clock, battery, timer_parker, vcpus })
 }

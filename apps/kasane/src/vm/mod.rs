@@ -31,6 +31,7 @@ use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::CpuModelName;
 use kasane_devices::Section;
 use kasane_host_runtime::{Barrier, HostClock, HostEntropy, Parker, RawMutex};
+use kasane_host_sandbox::{Provocation, VcpuFilter};
 use kasane_machine::Machine;
 use kasane_machine::boot::BootError;
 use kasane_memory::Ram;
@@ -107,6 +108,17 @@ pub struct Lent {
     pub code_observer: Option<Arc<dyn CodeObserver>>,
     /// The real-time clock of the machines that are started with it, one after the other.
     pub battery: Battery,
+    /// What the vCPUs' threads are confined by.
+    pub confinement: Option<Confinement>,
+}
+
+/// What the vCPUs' threads are confined by.
+#[derive(Clone, Debug)]
+pub struct Confinement {
+    /// The calls that they may make.
+    pub filter: VcpuFilter,
+    /// A call that they may not, for vCPU 0 to make.
+    pub provoke: Option<Provocation>,
 }
 
 /// Why a machine can't be started.

@@ -9,7 +9,7 @@ use kasane_machine::Action;
 
 use super::assemble::VcpuParts;
 use super::control::{At, Control, DebugStop, Flow};
-use super::{End, HostedMachine};
+use super::{Confinement, End, HostedMachine};
 
 /// What a vCPU did in its life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub struct ProcessorReport {
 pub(super) struct Processor {
     index: u32,
     vcpu: Box<dyn Vcpu>,
+    confinement: Option<Confinement>,
     parker: Arc<Parker>,
     machine: Arc<HostedMachine>,
     clock: Arc<HostClock>,
@@ -41,8 +42,8 @@ impl Processor {
         clock: Arc<HostClock>,
         control: Arc<Control>,
     ) -> Self {
-        let VcpuParts { index, vcpu, parker } = parts;
-        Self { index, vcpu, parker, machine, clock, control }
+        let VcpuParts { index, vcpu, confinement, parker } = parts;
+        Self { index, vcpu, confinement, parker, machine, clock, control }
     }
 
     pub(super) fn index(&self) -> u32 {
@@ -52,6 +53,7 @@ impl Processor {
     /// The thread's body: until the machine ends.
     pub(super) fn live(mut self) -> ProcessorReport {
         let obituary = Obituary { index: self.index, control: Arc::clone(&self.control) };
+        self.confine();
         let mut entry = Entry::Resume;
         let mut at = At::Rest;
         loop {
@@ -77,6 +79,17 @@ impl Processor {
             missing: self.vcpu.missing_instructions(),
             counts: self.vcpu.counts(),
             critical: self.vcpu.critical_instructions(),
+        }
+    }
+
+    /// From here on the thread makes only the calls that it needs.
+    fn confine(&self) {
+        let Some(Confinement { filter, provoke }) = &self.confinement else { return };
+        if let Err(error) = filter.enter(self.index) {
+            self.control.end(End::Fault(format!("vCPU {}: {error}", self.index)));
+        }
+        if let (0, Some(call)) = (self.index, provoke) {
+            kasane_host_sandbox::provoke(*call);
         }
     }
 

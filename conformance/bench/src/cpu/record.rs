@@ -14,7 +14,7 @@ use super::systems::{GUEST_MIB, System};
 use super::{chart, table};
 use crate::host::Host;
 use crate::page;
-use crate::statistics::spread;
+use crate::statistics::values_json;
 
 const PAGE: &str = "docs/performance.md";
 const FOLDER: &str = "docs/performance";
@@ -162,15 +162,6 @@ fn place_json(system: System, place: &Place) -> Value {
         "cpu_share": values_json(&by_interval(super::session::Interval::share)),
         "statistics": place.statistics,
     })
-}
-
-fn values_json(values: &[f64]) -> Value {
-    match spread(values) {
-        Some(spread) => json!({
-            "median": spread.median, "min": spread.min, "max": spread.max, "all": values,
-        }),
-        None => Value::Null,
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::guest::GUEST_MIB;
 use super::results::{Figure, Results};
 use crate::host::Host;
 use crate::page;
-use crate::statistics::spread;
+use crate::statistics::values_json;
 
 pub(super) const PAGE: &str = "docs/performance-io.md";
 pub(super) const FOLDER: &str = "docs/performance";
@@ -103,12 +103,6 @@ fn figure_json(figure: &Figure) -> Value {
         "rates": rates,
         "kasane_against_qemu": figure.ratio(Place::Kasane, Place::Qemu),
         "kasane_against_host": figure.ratio(Place::Kasane, Place::Host),
-    })
-}
-
-fn values_json(values: &[f64]) -> Value {
-    spread(values).map_or(Value::Null, |spread| {
-        json!({ "median": spread.median, "min": spread.min, "max": spread.max, "all": values })
     })
 }
 

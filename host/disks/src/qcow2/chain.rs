@@ -5,7 +5,7 @@
 //! `imago` opens nothing by itself.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
@@ -34,6 +34,27 @@ pub(crate) fn open(path: &Path, access: DiskAccess) -> Result<(Opened, Header), 
     note(path, &mut seen)?;
     let file = open_file(path, access, HostCache::PageCache)?;
     open_image(file, path, access, &mut seen)
+}
+
+/// The files of a qcow2 image: its own and its backing files'. Each is opened and locked for a
+/// moment, so that one that is in use or isn't there is an error now.
+///
+/// # Errors
+/// See [`DiskError`].
+pub(crate) fn files(path: &Path, access: DiskAccess) -> Result<Vec<PathBuf>, DiskError> {
+    let (mut seen, mut list) = (Vec::new(), Vec::new());
+    let mut next = Some((path.to_owned(), Some(DiskFormat::Qcow2), access));
+    while let Some((path, format, access)) = next.take() {
+        note(&path, &mut seen)?;
+        let format = if list.is_empty() { DiskFormat::Qcow2 } else { format::of(&path, format)? };
+        let file = open_file(&path, access, HostCache::PageCache)?;
+        if format == DiskFormat::Qcow2 {
+            let backing = Header::read(&file, &path)?.backing_file(&path)?;
+            next = backing.map(|(path, format)| (path, format, DiskAccess::ReadOnly));
+        }
+        list.push(path);
+    }
+    Ok(list)
 }
 
 /// What tells two files apart.

@@ -27,7 +27,7 @@ use crate::job::{Failed, Job, Work, Zeroing};
 use crate::options::DiskAccess;
 use crate::sys::{self, Patience};
 
-pub(crate) use chain::open;
+pub(crate) use chain::{files, open};
 pub use check::CheckReport;
 pub(crate) use check::check;
 pub(crate) use header::Header;

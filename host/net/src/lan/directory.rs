@@ -70,6 +70,12 @@ pub(super) fn runtime_dir() -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
+/// The folder in it that holds all LANs, made if it isn't there.
+pub(crate) fn folder() -> Option<PathBuf> {
+    let path = runtime_dir()?.join("kasane");
+    make(&path).ok().map(|()| path)
+}
+
 impl Directory {
     /// Makes the folder, or takes it if it is the user's alone.
     pub(super) fn open(runtime: &Path, name: &LanName) -> Result<Self, (PathBuf, io::Error)> {

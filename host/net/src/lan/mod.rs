@@ -21,6 +21,7 @@
 //! takes some. A member whose guest has no room reads nothing, which is what fills that room.
 
 mod directory;
+pub(crate) use directory::folder;
 mod member;
 mod switch;
 
@@ -31,7 +32,7 @@ use kasane_definition::LanName;
 use kasane_ports::{NetBackend, NetDevice, NetInfo, NetOffloads};
 
 use crate::error::NetError;
-use crate::thread::Service;
+use crate::thread::{self, Service};
 use directory::Directory;
 use switch::Switch;
 
@@ -60,7 +61,7 @@ impl Lan {
         let directory =
             Directory::open(runtime, name).map_err(|(path, error)| failed(path, error))?;
         let path = directory.path().to_owned();
-        let service = Service::start::<_, NetError>("lan", |registry| {
+        let service = thread::start::<_, NetError>("lan", |registry| {
             Switch::new(directory, registry).map_err(|error| failed(path, error))
         })?;
         Ok(Self { service })
@@ -69,13 +70,7 @@ impl Lan {
 
 impl NetBackend for Lan {
     fn info(&self) -> NetInfo {
-        let offloads = NetOffloads {
-            takes_partial_checksum: true,
-            takes_tcp_segmentation: true,
-            gives_partial_checksum: true,
-            gives_tcp_segmentation: true,
-        };
-        NetInfo { mtu: 1500, offloads, queue_pairs: 1 }
+        NetInfo { mtu: 1500, offloads: NetOffloads::ALL, queue_pairs: 1 }
     }
 
     fn connect(&self, device: Weak<dyn NetDevice>) {

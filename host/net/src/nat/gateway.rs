@@ -34,8 +34,7 @@ const NEIGHBOURS_MAX: usize = 256;
 /// All of the NAT's state, in its thread.
 pub(super) struct Gateway {
     reach: Reach,
-    mtu: u16,
-    registry: Registry,
+    common: Common,
     tcp: TcpTable,
     udp: UdpTable,
     echo: EchoTable,
@@ -43,13 +42,33 @@ pub(super) struct Gateway {
     resolver: Resolver,
     leases: Leases,
     reassembly: Reassembly,
-    outbox: Outbox,
     neighbours: HashMap<IpAddr, Mac>,
     frame: Vec<u8>,
+    advertise: Instant,
+}
+
+/// What the tables of flows share.
+struct Common {
+    outbox: Outbox,
+    registry: Registry,
+    /// Payload of an Ethernet frame.
+    mtu: u16,
     /// Frames that the guest has sent so far.
     life: u64,
+    /// The identification of the next packet that is cut.
     ident: u16,
-    advertise: Instant,
+}
+
+impl Common {
+    fn for_tcp<'a, 'd>(&'a mut self, link: &'a mut Link<'d>, now: Instant) -> tcp::Context<'a, 'd> {
+        let Self { outbox, registry, mtu, life, .. } = self;
+        tcp::Context { link, outbox, registry, mtu: *mtu, now, life: *life }
+    }
+
+    fn for_udp<'a>(&'a mut self, resolver: &'a mut Resolver, now: Instant) -> udp::Context<'a> {
+        let Self { outbox, registry, mtu, ident, .. } = self;
+        udp::Context { outbox, registry, resolver, mtu: *mtu, now, ident }
+    }
 }
 
 /// What a gateway is made of.
@@ -66,8 +85,13 @@ impl Gateway {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             reach: parts.reach,
-            mtu: parts.mtu,
-            registry: parts.registry,
+            common: Common {
+                outbox: Outbox::default(),
+                registry: parts.registry,
+                mtu: parts.mtu,
+                life: 0,
+                ident: 0,
+            },
             tcp: TcpTable::new(parts.now),
             udp: UdpTable::new(),
             echo: EchoTable::new(),
@@ -75,11 +99,8 @@ impl Gateway {
             resolver: parts.resolver,
             leases: Leases::default(),
             reassembly: Reassembly::default(),
-            outbox: Outbox::default(),
             neighbours: HashMap::new(),
             frame: Vec::with_capacity(FRAME_MAX),
-            life: 0,
-            ident: 0,
             advertise: parts.now + Duration::from_secs(ndp::ADVERTISE_EVERY),
         }
     }
@@ -93,7 +114,7 @@ impl Gateway {
                 more = false;
                 break;
             };
-            self.life = self.life.wrapping_add(1);
+            self.common.life = self.common.life.wrapping_add(1);
             self.input(&frame, &offload, link, now);
         }
         self.frame = frame;
@@ -135,7 +156,7 @@ impl Gateway {
         let Some(heard) = arp::input(body) else { return };
         self.meet(heard.address.into(), heard.mac);
         if let Some(answer) = heard.answer {
-            self.outbox.push(answer);
+            self.common.outbox.push(answer);
         }
     }
 
@@ -159,9 +180,9 @@ impl Gateway {
             return;
         }
         if packet.protocol == ICMP6
-            && let Some(answer) = ndp::input(packet, self.mtu)
+            && let Some(answer) = ndp::input(packet, self.common.mtu)
         {
-            return self.outbox.push(answer);
+            return self.common.outbox.push(answer);
         }
         // Nobody can answer these; the gateway's own addresses are no guest's.
         let from = packet.from;
@@ -171,7 +192,7 @@ impl Gateway {
         }
         self.meet(from, packet.mac);
         if packet.hop_limit <= 1 && !plan::is_ours(packet.to) && !packet.to.is_multicast() {
-            return self.outbox.push(icmp::time_exceeded(packet));
+            return self.common.outbox.push(icmp::time_exceeded(packet));
         }
         match packet.protocol {
             layout::TCP => self.input_tcp(packet, link, now),
@@ -190,22 +211,15 @@ impl Gateway {
         if datagram.to.port() != dhcp::SERVER_PORT || !served.contains(&packet.to) {
             return false;
         }
-        if let Some(answer) = self.leases.input(&datagram, self.mtu) {
-            self.outbox.push(answer);
+        if let Some(answer) = self.leases.input(&datagram, self.common.mtu) {
+            self.common.outbox.push(answer);
         }
         true
     }
 
     fn input_tcp(&mut self, packet: &Packet<'_>, link: &mut Link<'_>, now: Instant) {
         let (reach, resolver) = (&self.reach, &mut self.resolver);
-        let mut context = tcp::Context {
-            link,
-            outbox: &mut self.outbox,
-            registry: &self.registry,
-            mtu: self.mtu,
-            now,
-            life: self.life,
-        };
+        let mut context = self.common.for_tcp(link, now);
         self.tcp.input(packet, &mut context, |address| match plan::target(reach, address) {
             Target::Host(target) => Opening::Connect(target),
             Target::Resolver => {
@@ -221,21 +235,14 @@ impl Gateway {
         if self.forwards.reply(datagram.from, datagram.to, datagram.data, now) {
             return;
         }
-        let mut context = udp::Context {
-            outbox: &mut self.outbox,
-            registry: &self.registry,
-            resolver: &mut self.resolver,
-            mtu: self.mtu,
-            now,
-            ident: &mut self.ident,
-        };
+        let mut context = self.common.for_udp(&mut self.resolver, now);
         match plan::target(&self.reach, datagram.to) {
             Target::Host(target) => self.udp.send(packet, &datagram, target, &mut context),
             Target::Resolver => self.udp.query(packet, &datagram, &mut context),
             Target::Nowhere => {
                 let ours = plan::is_ours(packet.to);
                 let why = if ours { Unreachable::Port } else { Unreachable::Host };
-                self.outbox.push(icmp::unreachable(packet, why));
+                self.common.outbox.push(icmp::unreachable(packet, why));
             }
             Target::Ignored => {}
         }
@@ -246,11 +253,15 @@ impl Gateway {
         let (true, Some(rest)) = (request, packet.body.get(4..)) else { return };
         if plan::is_ours(packet.to) {
             let reply = icmp::message(packet.back(), icmp::echo_reply(packet.to), rest);
-            return self.outbox.push(reply);
+            return self.common.outbox.push(reply);
         }
         match plan::target(&self.reach, SocketAddr::new(packet.to, 0)) {
-            Target::Host(_) => self.echo.send(packet, &mut self.outbox, &self.registry, now),
-            Target::Nowhere => self.outbox.push(icmp::unreachable(packet, Unreachable::Host)),
+            Target::Host(_) => {
+                self.echo.send(packet, &mut self.common.outbox, &self.common.registry, now)
+            }
+            Target::Nowhere => {
+                self.common.outbox.push(icmp::unreachable(packet, Unreachable::Host))
+            }
             Target::Resolver | Target::Ignored => {}
         }
     }
@@ -262,14 +273,7 @@ impl Gateway {
             match id.kind {
                 Kind::Tcp => self.tcp.on_event(id, event),
                 Kind::Udp => {
-                    let mut context = udp::Context {
-                        outbox: &mut self.outbox,
-                        registry: &self.registry,
-                        resolver: &mut self.resolver,
-                        mtu: self.mtu,
-                        now,
-                        ident: &mut self.ident,
-                    };
+                    let mut context = self.common.for_udp(&mut self.resolver, now);
                     self.udp.on_event(id, event, &mut context);
                 }
                 Kind::Echo => self.echo.on_event(id),
@@ -280,48 +284,34 @@ impl Gateway {
 
     /// Everything that goes to the guest. Says whether there is more that could go now.
     fn serve(&mut self, link: &mut Link<'_>, now: Instant) -> bool {
-        self.outbox.flush(link);
+        self.common.outbox.flush(link);
         let mut more = self.serve_datagrams(link, now);
-        let mut context = tcp::Context {
-            link,
-            outbox: &mut self.outbox,
-            registry: &self.registry,
-            mtu: self.mtu,
-            now,
-            life: self.life,
-        };
+        let mut context = self.common.for_tcp(link, now);
         self.tcp.expire(&mut context);
         more |= self.tcp.serve(&mut context);
-        self.outbox.flush(link);
+        self.common.outbox.flush(link);
         more
     }
 
     fn serve_datagrams(&mut self, link: &mut Link<'_>, now: Instant) -> bool {
         let mac = self.neighbours.get(&IpAddr::V4(GUEST)).copied();
-        let mut context = udp::Context {
-            outbox: &mut self.outbox,
-            registry: &self.registry,
-            resolver: &mut self.resolver,
-            mtu: self.mtu,
-            now,
-            ident: &mut self.ident,
-        };
-        let (tcp, mtu, life) = (&mut self.tcp, self.mtu, self.life);
+        let (tcp, life) = (&mut self.tcp, self.common.life);
+        let mut context = self.common.for_udp(&mut self.resolver, now);
         let mut more = self.forwards.serve(mac, &mut context, |accepted, context| {
             let mut context = tcp::Context {
                 link,
                 outbox: context.outbox,
                 registry: context.registry,
-                mtu,
+                mtu: context.mtu,
                 now,
                 life,
             };
             tcp.forward((accepted.guest, accepted.remote), mac, accepted.stream, &mut context);
         });
         more |= self.udp.serve(&mut context);
-        more |= self.echo.serve(&mut self.outbox);
-        self.udp.expire(now, &self.registry);
-        self.echo.expire(now, &self.registry);
+        more |= self.echo.serve(&mut self.common.outbox);
+        self.udp.expire(now, &self.common.registry);
+        self.echo.expire(now, &self.common.registry);
         // Datagrams that wait for the guest's room can't go now.
         more && !link.is_full()
     }
@@ -333,7 +323,7 @@ impl Gateway {
         }
         self.advertise = now + Duration::from_secs(ndp::ADVERTISE_EVERY);
         if link.is_up() && self.neighbours.keys().any(IpAddr::is_ipv6) {
-            self.outbox.push(ndp::advertisement([0x33, 0x33, 0, 0, 0, 1], self.mtu));
+            self.common.outbox.push(ndp::advertisement([0x33, 0x33, 0, 0, 0, 1], self.common.mtu));
         }
     }
 }

@@ -39,7 +39,7 @@ pub use dns::NameServers;
 pub use plan::Reach;
 
 use crate::error::NetError;
-use crate::thread::Service;
+use crate::thread::{self, Service};
 use dns::Resolver;
 use forward::Forwards;
 use gateway::{Gateway, Parts};
@@ -97,7 +97,7 @@ impl Nat {
         let mtu = config.mtu.clamp(1280, 65_520);
         let reach = config.reach.clone();
         let resolver = Resolver::new(&config.name_servers);
-        let service = Service::start::<_, NetError>("nat", |registry| {
+        let service = thread::start::<_, NetError>("nat", |registry| {
             let now = Instant::now();
             let forwards = Forwards::new(bound, &registry, now)?;
             Ok(Gateway::new(Parts { reach, mtu, registry, forwards, resolver, now }))
@@ -114,13 +114,7 @@ impl Nat {
 
 impl NetBackend for Nat {
     fn info(&self) -> NetInfo {
-        let offloads = NetOffloads {
-            takes_partial_checksum: true,
-            takes_tcp_segmentation: true,
-            gives_partial_checksum: true,
-            gives_tcp_segmentation: true,
-        };
-        NetInfo { mtu: self.mtu, offloads, queue_pairs: 1 }
+        NetInfo { mtu: self.mtu, offloads: NetOffloads::ALL, queue_pairs: 1 }
     }
 
     fn connect(&self, device: Weak<dyn NetDevice>) {

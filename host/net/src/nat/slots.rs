@@ -145,6 +145,6 @@ mod tests {
 
     #[test]
     fn the_waking_token_is_nobodys() {
-        assert_eq!(Id::of(crate::thread::WAKE), None);
+        assert_eq!(Id::of(kasane_host_rounds::WAKE), None);
     }
 }

@@ -22,7 +22,7 @@ use crate::frame::offload::{self, HEADER};
 use crate::frame::{ETHERNET, FRAME_MAX};
 use crate::link::Link;
 use crate::system;
-use crate::thread::{Network, Next, Service};
+use crate::thread::{self, Network, Next, Service};
 
 const TUN: Token = Token(1);
 
@@ -60,7 +60,7 @@ impl Tap {
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1500);
-        let service = Service::start("tap", |registry: Registry| {
+        let service = thread::start("tap", |registry: Registry| {
             registry.register(
                 &mut SourceFd(&tun.as_raw_fd()),
                 TUN,
@@ -75,13 +75,7 @@ impl Tap {
 
 impl NetBackend for Tap {
     fn info(&self) -> NetInfo {
-        let offloads = NetOffloads {
-            takes_partial_checksum: true,
-            takes_tcp_segmentation: true,
-            gives_partial_checksum: true,
-            gives_tcp_segmentation: true,
-        };
-        NetInfo { mtu: self.mtu, offloads, queue_pairs: 1 }
+        NetInfo { mtu: self.mtu, offloads: NetOffloads::ALL, queue_pairs: 1 }
     }
 
     fn connect(&self, device: Weak<dyn NetDevice>) {

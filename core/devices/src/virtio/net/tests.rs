@@ -22,13 +22,7 @@ const OTHER: [u8; 6] = [0x52, 0x54, 0, 9, 9, 9];
 const HEADER: usize = 12;
 
 fn card(pairs: u16) -> Net {
-    let offloads = NetOffloads {
-        takes_partial_checksum: true,
-        takes_tcp_segmentation: true,
-        gives_partial_checksum: true,
-        gives_tcp_segmentation: true,
-    };
-    let info = NetInfo { mtu: 1500, offloads, queue_pairs: 8 };
+    let info = NetInfo { mtu: 1500, offloads: NetOffloads::ALL, queue_pairs: 8 };
     Net::new(info, NetShape { mac: MAC, queue_pairs: pairs })
 }
 
