@@ -3,9 +3,9 @@
 
 use kasane_differ::blocks::Block;
 use kasane_differ::blocks::compare::{Session, Verdict};
-use kasane_differ::blocks::disturb::Plan;
-use kasane_differ::blocks::guest::TRANSLATING;
-use kasane_differ::case::Case;
+use kasane_differ::blocks::disturb::{End, Plan, Watch};
+use kasane_differ::blocks::guest::{Engine, Machine, TRANSLATING};
+use kasane_differ::case::{Case, Patterns};
 use kasane_differ::layout::{CODE, DATA, EXIT};
 
 const RIP: u64 = CODE + 0x100;
@@ -22,6 +22,7 @@ const BUSY: Plan = Plan {
     migrations: 20,
     entries: kasane_differ::blocks::disturb::Entries::Used,
     machine: 0,
+    watch: Watch::Blocks,
 };
 
 /// A block of these instructions, and the way out behind them. RBX points to data.
@@ -45,6 +46,22 @@ fn block(instructions: &[&[u8]], machine: usize) -> Block {
     };
     (case.gpr[1], case.gpr[3], case.gpr[4]) = (30, DATA + 0x800, DATA + 0x1800);
     Block { case, starts, taken: Vec::new(), plan: Plan { machine, ..BUSY } }
+}
+
+/// A return to an address that was pushed, which no plan knows, and there SETO.
+fn returns(first: &[u8]) -> Block {
+    let target = (RIP + first.len() as u64 + 6) as u32;
+    let push = [&[0x68][..], &target.to_le_bytes()].concat();
+    block(&[first, &push, &[0xC3], &[0x0F, 0x90, 0xC0]], 0)
+}
+
+#[test]
+fn a_flag_that_is_undefined_on_the_way_that_was_taken_is_noticed() {
+    let mut machine = Machine::new(Engine::Interpreter).unwrap();
+    let mut run = |block: &Block| machine.run(block, block.plan.watched(), &Patterns::default());
+
+    assert!(run(&returns(&[0xD3, 0xE8])) == Ok(End::Undefined)); // shr eax, cl
+    assert!(matches!(run(&returns(&[0xFF, 0xC0])), Ok(End::Done(_)))); // inc eax
 }
 
 #[test]

@@ -16,9 +16,9 @@ use kasane_memory::Ram;
 use kasane_spec_x86::control::dr6;
 use kasane_translate::{Policy, Translated};
 
-use super::Block;
 use super::kernel::{self, INTERRUPTS};
 use super::pages::{self, Pages, Right};
+use super::{Block, flow};
 use crate::case::{Case, Fault, Outcome};
 use crate::interp::{flat, load_vectors, vectors_of};
 use crate::layout::{
@@ -62,6 +62,19 @@ pub struct Plan {
     pub entries: Entries,
     /// Which of the translating machines runs it.
     pub machine: usize,
+    /// How closely the interpreter is watched.
+    pub watch: Watch,
+}
+
+/// How closely the interpreter is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    /// Before each of its blocks.
+    #[default]
+    Blocks,
+    /// Before each instruction: whether it reads a flag that is undefined on the way that was
+    /// really taken.
+    Flags,
 }
 
 impl Plan {
@@ -92,6 +105,7 @@ impl Plan {
                 Entries::Used
             },
             machine: rng.below(super::guest::TRANSLATING as u64) as usize,
+            watch: Watch::Blocks,
         }
     }
     /// That of the reference: nothing happens.
@@ -99,6 +113,11 @@ impl Plan {
     pub fn calm(self) -> Self {
         let entries = self.entries;
         Self { rounds: 1, polls: 2000, threshold: 255, entries, ..Self::default() }
+    }
+    /// The same, with a look at each instruction's flags.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { watch: Watch::Flags, ..self.calm() }
     }
 }
 
@@ -112,6 +131,8 @@ pub enum End {
     /// It was about to run bytes that nobody meant as an instruction: they could be any, also one
     /// that an operating system answers.
     Stray,
+    /// It was about to read a flag that is undefined.
+    Undefined,
     /// Otherwise.
     Wrong(&'static str),
 }
@@ -140,6 +161,8 @@ pub(super) struct Harness {
     rng: Rng,
     block: Block,
     looks: u32,
+    /// Flags that are undefined now, if they are followed.
+    undefined: u64,
     /// Where it was when the page of its code was taken away.
     gone_at: Option<u64>,
     running: bool,
@@ -157,6 +180,7 @@ impl Harness {
             rng,
             block,
             looks: 0,
+            undefined: 0,
             gone_at: None,
             running: false,
         }
@@ -165,7 +189,7 @@ impl Harness {
     fn begin(&mut self, cpu: &mut Cpu, block: Block, plan: Plan) {
         self.plan = plan;
         self.rng = Rng::new(plan.seed, 0);
-        (self.looks, self.gone_at, self.running) = (0, None, true);
+        (self.looks, self.undefined, self.gone_at, self.running) = (0, 0, None, true);
         if let Some(translator) = &mut self.translator {
             translator.set_policy(Policy {
                 threshold: plan.threshold,
@@ -227,6 +251,17 @@ impl Harness {
             |start: u64, count: usize| (start..start + (count * PAGE) as u64).contains(&rip);
         let in_code = pages(CODE, CODE_PAGES) || pages(OPEN_CODE, OPEN_PAGES);
         in_code && self.block.index_at(rip).is_none()
+    }
+
+    /// Whether the instruction that comes reads an undefined flag. What none may do by the ways
+    /// that a block plans, one may after a return to an address that the block has overwritten.
+    fn reads_undefined(&mut self, cpu: &Cpu) -> bool {
+        let Some(index) = self.block.index_at(cpu.state.rip) else { return false };
+        let Some(instruction) = self.block.instructions().nth(index) else { return false };
+        let effect = flow::effect(&instruction);
+        let reads = effect.reads & self.undefined != 0;
+        self.undefined = self.undefined & !effect.defines | effect.undefines;
+        reads
     }
 
     /// `Some`: what the vCPU is to do, instead of going on.
@@ -330,12 +365,17 @@ impl Accelerator for Harness {
             return self.end(cpu, End::Wrong("it ran code of a page that was gone"));
         }
         self.looks += 1;
-        let many = if self.translator.is_some() { MANY_MORE_LOOKS } else { MANY_LOOKS };
+        let seldom = self.translator.is_none() && self.plan.watch == Watch::Blocks;
+        let many = if seldom { MANY_LOOKS } else { MANY_MORE_LOOKS };
         if self.looks > many {
             return self.end(cpu, End::Endless);
         }
         if self.translator.is_none() && self.strays(cpu) {
             return self.end(cpu, End::Stray);
+        }
+        if self.plan.watch == Watch::Flags {
+            let undefined = self.reads_undefined(cpu);
+            return if undefined { self.end(cpu, End::Undefined) } else { Ran::One };
         }
         if let Some(ran) = self.disturb(cpu) {
             return ran;
