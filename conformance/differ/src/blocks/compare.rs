@@ -17,8 +17,8 @@ use crate::undefined;
 pub enum Verdict {
     /// No difference.
     Same,
-    /// It runs too long, or where it has no instruction, or reads a flag that is undefined, or this
-    /// host can't run it.
+    /// It runs too long, or where it has no instruction, or does what is undefined, or this host
+    /// can't run it.
     Unfit,
     /// The interpreter lacks an instruction.
     Missing,
@@ -106,11 +106,11 @@ impl Session {
         if out.is_empty() {
             return Verdict::Same;
         }
-        if self.reads_undefined(block) { Verdict::Unfit } else { Verdict::Different(out) }
+        if self.is_undefined(block) { Verdict::Unfit } else { Verdict::Different(out) }
     }
 
-    /// Whether the block read an undefined flag on its way, so that the sides may differ.
-    fn reads_undefined(&mut self, block: &Block) -> bool {
+    /// Whether the block did something on its way that need not end in the same way elsewhere.
+    fn is_undefined(&mut self, block: &Block) -> bool {
         let watched = self.reference.run(block, block.plan.watched(), &self.patterns);
         watched == Ok(End::Undefined)
     }
@@ -133,7 +133,7 @@ impl Session {
                 }
                 Ok(End::Endless) => found.push("translator: it comes to no end".into()),
                 Ok(End::Stray) => found.push("translator: it strays".into()),
-                Ok(End::Undefined) => found.push("translator: it reads an undefined flag".into()),
+                Ok(End::Undefined) => found.push("translator: it noticed what is undefined".into()),
                 Ok(End::Wrong(why)) => found.push(format!("translator: {why}")),
                 Err(why) => found.push(format!("translator: {why}")),
             }

@@ -8,18 +8,20 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 use kasane_cpu::Activity;
 use kasane_cpu::apic::{events, registers};
 use kasane_interp::accelerator::{Accelerator, CodeFollowers, Ran};
 use kasane_interp::cpu::{Cpu, Shadow};
-use kasane_memory::Ram;
+use kasane_memory::{GuestMemory, Ram};
 use kasane_spec_x86::control::dr6;
 use kasane_translate::{Policy, Translated};
 
-use super::kernel::{self, INTERRUPTS};
+use super::kernel::{self, INTERRUPTS, OPEN_GPA};
 use super::pages::{self, Pages, Right};
 use super::{Block, flow};
 use crate::case::{Case, Fault, Outcome};
+use crate::generate::codes::is_excluded;
 use crate::interp::{flat, load_vectors, vectors_of};
 use crate::layout::{
     CODE, CODE_PAGES, DATA, EXIT, OPEN_CODE, OPEN_PAGES, PAGE, USER_CS32, USER_CS64, USER_DS,
@@ -72,9 +74,9 @@ pub enum Watch {
     /// Before each of its blocks.
     #[default]
     Blocks,
-    /// Before each instruction: whether it reads a flag that is undefined on the way that was
-    /// really taken.
-    Flags,
+    /// Before each instruction: whether it may end otherwise elsewhere, by a flag that is undefined
+    /// on the way that was really taken, or by what the block has made of its own code.
+    Instructions,
 }
 
 impl Plan {
@@ -114,10 +116,10 @@ impl Plan {
         let entries = self.entries;
         Self { rounds: 1, polls: 2000, threshold: 255, entries, ..Self::default() }
     }
-    /// The same, with a look at each instruction's flags.
+    /// The same, with a look at each instruction.
     #[must_use]
     pub fn watched(self) -> Self {
-        Self { watch: Watch::Flags, ..self.calm() }
+        Self { watch: Watch::Instructions, ..self.calm() }
     }
 }
 
@@ -131,7 +133,8 @@ pub enum End {
     /// It was about to run bytes that nobody meant as an instruction: they could be any, also one
     /// that an operating system answers.
     Stray,
-    /// It was about to read a flag that is undefined.
+    /// It was about to do what need not end in the same way elsewhere: to read a flag that is
+    /// undefined, or an instruction that an operating system may answer.
     Undefined,
     /// Otherwise.
     Wrong(&'static str),
@@ -253,15 +256,27 @@ impl Harness {
         in_code && self.block.index_at(rip).is_none()
     }
 
-    /// Whether the instruction that comes reads an undefined flag. What none may do by the ways
-    /// that a block plans, one may after a return to an address that the block has overwritten.
-    fn reads_undefined(&mut self, cpu: &Cpu) -> bool {
-        let Some(index) = self.block.index_at(cpu.state.rip) else { return false };
-        let Some(instruction) = self.block.instructions().nth(index) else { return false };
+    /// Whether the instruction that comes reads an undefined flag, or depends on more than our
+    /// state. What none does by the ways that a block plans, one may after a return to an address
+    /// that the block has overwritten, or in code that it has.
+    fn is_undefined(&mut self, cpu: &Cpu) -> bool {
+        let Some(instruction) = self.instruction(cpu.state.rip) else { return false };
         let effect = flow::effect(&instruction);
         let reads = effect.reads & self.undefined != 0;
         self.undefined = self.undefined & !effect.defines | effect.undefines;
-        reads
+        reads || is_excluded(instruction.mnemonic())
+    }
+
+    /// The instruction at an address of the block, as it is in memory now.
+    fn instruction(&self, rip: u64) -> Option<Instruction> {
+        let index = self.block.index_at(rip)?;
+        if !self.block.is_open() {
+            return self.block.instructions().nth(index);
+        }
+        let mut bytes = [0; 15];
+        let at = rip.wrapping_sub(OPEN_CODE).wrapping_add(OPEN_GPA);
+        self.ram.read(at, &mut bytes).ok()?;
+        Some(Decoder::with_ip(self.block.case.bits, &bytes, rip, DecoderOptions::NONE).decode())
     }
 
     /// `Some`: what the vCPU is to do, instead of going on.
@@ -373,8 +388,8 @@ impl Accelerator for Harness {
         if self.translator.is_none() && self.strays(cpu) {
             return self.end(cpu, End::Stray);
         }
-        if self.plan.watch == Watch::Flags {
-            let undefined = self.reads_undefined(cpu);
+        if self.plan.watch == Watch::Instructions {
+            let undefined = self.is_undefined(cpu);
             return if undefined { self.end(cpu, End::Undefined) } else { Ran::One };
         }
         if let Some(ran) = self.disturb(cpu) {
