@@ -34,3 +34,4 @@ pub use lock::Holder;
 pub use options::{
     DiskAccess, DiskFormat, DiskLimits, DiskOptions, HostCache, UnknownFormat, Waiting,
 };
+pub use sink::Trouble;
