@@ -65,7 +65,7 @@ impl Server {
     /// The guest has been reset: it knows nothing and has nothing open.
     pub fn forget_all(&self) {
         self.nodes.lock().forget_all();
-        self.files.lock().close_all();
+        self.files.lock().clear();
     }
 
     /// Answers `message`; the answer has at most `room` bytes. Some messages have none.
