@@ -2,8 +2,8 @@
 //!
 //! The sections are the machine's (`header`, one for each device) and `cpu.N`, independent of the
 //! engine; `kasane-host-state` has the form of the file. The machine is held meanwhile, so that its
-//! memory and its devices agree although the backends' threads live on. What has been typed and not yet been
-//! taken by the guest's serial port stays with the process that is saved.
+//! memory and its devices agree although the backends' threads live on. What has been typed and not
+//! yet been taken by the guest's serial port stays with the process that is saved.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
