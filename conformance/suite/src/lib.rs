@@ -7,9 +7,11 @@ mod kill;
 mod own;
 mod program;
 pub mod record;
+mod saves;
 
 pub use debian::DebianDisk;
 pub use dialogue::{Answer, Dialogue};
 pub use kill::{Format, Kills, Outcome};
 pub use own::OwnGuest;
 pub use program::{Guests, Kasane, Run, own_guests, run_parameter};
+pub use saves::Saves;

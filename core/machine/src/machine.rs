@@ -4,7 +4,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::marker::PhantomData;
 
 use kasane_cpu::apic::{ApicBus, ApicObserver};
 use kasane_devices::pci::PciError;
@@ -16,6 +15,7 @@ use lock_api::RawMutex;
 use crate::config::MachineConfig;
 use crate::devices::PciDevice;
 use crate::firmware;
+use crate::hold::Gate;
 use crate::power::{PowerLatch, PowerRequest};
 use crate::state::{self, SavedStateError};
 use crate::statistics::{Counters, Statistics};
@@ -113,7 +113,8 @@ const CPUS_MAX: u32 = 64;
 
 /// A machine's hardware. All methods may be called from any thread.
 ///
-/// Lock order: each chip's lock is a leaf (see `kasane_devices`); the machine itself has none.
+/// Lock order: each chip's lock is a leaf (see `kasane_devices`); before it comes the gate that the
+/// home comes in by.
 pub struct Machine<R: RawMutex> {
     pub(crate) config: MachineConfig,
     pub(crate) clock: Arc<dyn Clock>,
@@ -124,7 +125,8 @@ pub struct Machine<R: RawMutex> {
     pub(crate) tracer: Arc<Tracer>,
     /// All chips as firmware leaves them.
     power_on: Vec<Section>,
-    lock: PhantomData<R>,
+    pub(crate) gate: Gate<R>,
+    pub(crate) console_room: Option<Arc<dyn Kick>>,
 }
 
 impl<R: RawMutex> Drop for Machine<R> {
@@ -165,7 +167,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             power,
             tracer,
             power_on,
-            lock: PhantomData,
+            gate: Gate::default(),
+            console_room: ports.console_room,
         }))
     }
 
@@ -202,12 +205,6 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         }
     }
 
-    /// Input for the first serial port; gives the number of bytes that it took. `console_room`
-    /// is kicked when it takes more.
-    pub fn console_input(&self, bytes: &[u8]) -> usize {
-        self.board.serial.receive(bytes, self.clock.now_ns())
-    }
-
     /// Input for the virtio console; gives the number of bytes that it took. The console's room is
     /// kicked when it takes more. Without such a device all is taken and lost.
     pub fn virtio_console_input(&self, bytes: &[u8]) -> usize {
@@ -225,11 +222,6 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             balloon.set_wanted_bytes(bytes);
             true
         })
-    }
-
-    /// Somebody pressed the power button: a guest with ACPI shuts down and switches off.
-    pub fn power_button(&self) {
-        self.board.power_management.press_power_button();
     }
 
     /// What a chip has asked of the whole machine; it stands until [`reset`](Self::reset).
@@ -279,29 +271,26 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         self.board.clock.with(|chip, _| chip.follow(wall_clock_ns, now_ns));
     }
 
-    /// Waits until no device has anything under way in a backend. No vCPU may be running.
-    pub fn settle(&self) {
-        self.board.saved.iter().for_each(|device| device.settle());
-    }
-
     /// All devices' state, with a header in front. No vCPU may be running. What is under way in
-    /// backends is waited for.
+    /// backends is waited for. A home that saves more than this [holds](Self::hold) the machine
+    /// meanwhile.
     #[must_use]
     pub fn save(&self) -> Vec<Section> {
-        self.settle();
+        let _hold = self.hold();
         let header = state::header(&self.config, &self.board.devices, self.clock.now_ns());
         let devices = self.board.saved.iter().map(|device| device.save());
         core::iter::once(header).chain(devices).collect()
     }
 
     /// Takes over a saved state. Sections that no device here has are left to others (the
-    /// vCPUs'). No vCPU may be running, and the clock has to stand where the header says.
+    /// vCPUs'). No vCPU may be running, and the clock has to stand where the header says. A home
+    /// that restores more than this [holds](Self::hold) the machine meanwhile.
     ///
     /// # Errors
     /// When the state is of another machine, or damaged; then this machine is as it was.
     pub fn restore(&self, sections: &[Section]) -> Result<(), SavedStateError> {
         state::check(&self.config, &self.board.devices, sections)?;
-        self.settle();
+        let _hold = self.hold();
         let before: Vec<Section> = self.board.saved.iter().map(|device| device.save()).collect();
         let result = self.restore_devices(sections);
         if result.is_err() {

@@ -87,6 +87,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         console: lent.virtio_console.clone(),
         console_room: lent.virtio_console_room.clone(),
         cpus: specification.cpus,
+        notices: lent.notices.clone(),
     };
     let devices = specification.devices.open(&connections)?;
     let ports = MachinePorts {
