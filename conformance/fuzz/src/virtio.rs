@@ -7,7 +7,7 @@ use arbitrary::Arbitrary;
 use kasane_cpu::{AccessSize, Exit};
 use kasane_devices::virtio::queue::RingForm;
 use kasane_devices::virtio::{Interface, Offer};
-use kasane_machine::{DeviceKind, Machine, PciDevice};
+use kasane_machine::{DeviceKind, Machine, MachineDevice, Place};
 use kasane_memory::{GuestMemory, Ram};
 use kasane_ports::{
     BlockBackend, BlockCompletion, BlockCompletions, BlockError, BlockInfo, BlockOperation,
@@ -79,7 +79,8 @@ pub fn run(kind: DeviceKind, shape: Shape, backend: Backend, steps: &[DriverStep
         interface: if shape.transitional { Interface::Transitional } else { Interface::Modern },
         best_form: if shape.packed { RingForm::Packed } else { RingForm::Split },
     };
-    let device = PciDevice { name: "device".into(), slot: None, offer, kind };
+    let place = Place::Pci(None);
+    let device = MachineDevice { name: "device".into(), place, offer, kind };
     let (machine, _, ram) = machine_with(vec![device]);
     let driver = Driver { machine, ram, backend };
     driver.place();

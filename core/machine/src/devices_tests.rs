@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RawMutex};
 
 use crate::tests::Home;
 use crate::{
-    Action, DeviceKind, Machine, MachineConfig, MachineError, MachinePorts, PciDevice,
+    Action, DeviceKind, Machine, MachineConfig, MachineDevice, MachineError, MachinePorts, Place,
     SavedStateError,
 };
 
@@ -54,17 +54,22 @@ struct Guest {
     ram: Arc<Ram>,
 }
 
-fn disk(name: &str, slot: Option<u8>) -> PciDevice {
+fn disk(name: &str, slot: Option<u8>) -> MachineDevice {
     let shape = DiskShape { serial: [0; 20], queues: 1 };
     let kind = DeviceKind::Disk { backend: Arc::new(LateDisk::default()), shape };
-    PciDevice { name: name.into(), slot, offer: Offer::default(), kind }
+    MachineDevice { name: name.into(), place: Place::Pci(slot), offer: Offer::default(), kind }
 }
 
-fn entropy(name: &str) -> PciDevice {
-    PciDevice { name: name.into(), slot: None, offer: Offer::default(), kind: DeviceKind::Entropy }
+fn entropy(name: &str) -> MachineDevice {
+    MachineDevice {
+        name: name.into(),
+        place: Place::Pci(None),
+        offer: Offer::default(),
+        kind: DeviceKind::Entropy,
+    }
 }
 
-fn guest(devices: Vec<PciDevice>) -> Result<Guest, MachineError> {
+fn guest(devices: Vec<MachineDevice>) -> Result<Guest, MachineError> {
     let home = Arc::new(Home::default());
     let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 20)]));
     let ports = MachinePorts {
@@ -212,7 +217,7 @@ fn a_machine_with_devices_leaves_nothing_behind() {
     let backend = Arc::new(LateDisk::default());
     let shape = DiskShape { serial: [0; 20], queues: 1 };
     let kind = DeviceKind::Disk { backend: backend.clone(), shape };
-    let device = PciDevice { kind, ..disk("vda", None) };
+    let device = MachineDevice { kind, ..disk("vda", None) };
     drop(guest(vec![device]).unwrap());
     assert_eq!(Arc::strong_count(&backend), 1);
 }
