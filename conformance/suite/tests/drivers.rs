@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use kasane_conformance::{Dialogue, Guests};
+use kasane_conformance::{Dialogue, Guests, Kasane, run_parameter};
 
 const DISK_LEN: u64 = 8 << 20;
 const SECTOR: usize = 512;
@@ -139,4 +139,54 @@ fn the_crate_drives_the_devices_over_mmio_under_the_translator() {
 #[test]
 fn the_crate_drives_the_devices_over_mmio_under_the_interpreter() {
     check("interp", "mmio");
+}
+
+/// What Debian does with nine disks and a network: more devices than there are interrupts.
+const SCRIPT: &str = "\
+ls /sys/bus/platform/drivers/virtio-mmio | grep -c LNRO0005
+grep -c IO-APIC.*virtio /proc/interrupts
+for n in a b c d e f g h i; do
+  yes $n-disk | head -c 1048576 >/$n
+  dd if=/$n of=/dev/vd$n bs=64k seek=4 conv=fsync 2>/dev/null
+  echo 3 >/proc/sys/vm/drop_caches
+  dd if=/dev/vd$n bs=64k skip=4 count=16 2>/dev/null | cmp - /$n && echo vd$n is as it was written
+done
+head -c 64 /dev/hwrng | wc -c
+ip link set eth0 up && udhcpc -i eth0 -n -q -s /bin/true 2>&1
+";
+
+#[test]
+fn debians_driver_reaches_devices_over_mmio() {
+    let folder = Folder::new("debian-mmio");
+    let disks: Vec<PathBuf> = ('a'..='i').map(|n| folder.file(&format!("vd{n}"))).collect();
+    let guests = Guests::find();
+    let images = ["cloud/vmlinuz", "initramfs-virtio.gz"].map(|name| guests.image(name).unwrap());
+    let append = format!("console=ttyS0 panic=-1 {}", run_parameter(SCRIPT));
+    let mut arguments = vec!["run", "--transport", "mmio", "--cpus", "2", "--memory", "256M"];
+    arguments.extend(["--no-reboot", "--timeout", "300", "--net", "nat", "--append", &append]);
+    arguments.extend(["--kernel", images[0].to_str().unwrap()]);
+    arguments.extend(["--initrd", images[1].to_str().unwrap()]);
+    for disk in &disks {
+        File::create(disk).unwrap().set_len(2 << 20).unwrap();
+        arguments.extend(["--disk", disk.to_str().unwrap()]);
+    }
+
+    let run = Kasane::find().unwrap().run(&arguments).unwrap();
+
+    let console = run.console.replace('\r', "");
+    let shown = || format!("{console}\n--- messages\n{}", run.messages);
+    let (_, said) =
+        console.split_once("kasane-guest: ready\n").unwrap_or_else(|| panic!("{}", shown()));
+    let lines: Vec<&str> = said.lines().collect();
+    // Nine disks, a network card, random numbers, a balloon; on eight interrupts.
+    assert_eq!(lines[..2], ["12", "8"], "{}", shown());
+    for (disk, name) in disks.iter().zip('a'..='i') {
+        let written = fs::read(disk).unwrap();
+        let line = format!("vd{name} is as it was written");
+        assert!(lines.contains(&line.as_str()), "{line}\n{}", shown());
+        let text = format!("{name}-disk\n").repeat(16 * 65536 / 7 + 1);
+        assert!(written[4 << 16..20 << 16] == text.as_bytes()[..16 << 16], "vd{name}");
+    }
+    assert!(lines.contains(&"64") && said.contains("lease of 10.0.2.15 obtained"), "{}", shown());
+    assert_eq!(run.code, 0, "{}", shown());
 }
