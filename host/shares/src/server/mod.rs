@@ -64,7 +64,7 @@ impl Server {
     /// The guest has been reset: it knows nothing and has nothing open.
     pub fn forget_all(&self) {
         *self.nodes.lock() = Nodes::default();
-        *self.files.lock() = OpenFiles::new();
+        self.files.lock().clear();
     }
 
     /// Answers `message`; the answer has at most `room` bytes. Some messages have none.

@@ -53,6 +53,11 @@ impl OpenFiles {
         Self { open: HashMap::new(), last: 0, max: (process / 2).min(OPEN_MAX) as usize }
     }
 
+    /// Closes all. It opens nothing and asks for no limits: a vCPU's thread may not.
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
+    }
+
     /// Whether there may be one more.
     pub(super) fn has_room(&self) -> Result<(), Errno> {
         if self.open.len() < self.max { Ok(()) } else { Err(Errno::NFILE) }
