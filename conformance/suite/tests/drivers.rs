@@ -141,6 +141,49 @@ fn the_crate_drives_the_devices_over_mmio_under_the_interpreter() {
     check("interp", "mmio");
 }
 
+/// A guest that is saved while it uses its disk, and goes on in another process. It can't come to its
+/// end in the first one: nobody answers its question there.
+fn saved_and_restored(transport: &str, exits: u32) {
+    let folder = Folder::new(&format!("drivers-saved-{transport}-{exits}"));
+    let [disk, serial, state] = ["disk.img", "serial.txt", "state"].map(|name| folder.file(name));
+    File::create(&disk).unwrap().set_len(DISK_LEN).unwrap();
+    let kernel = Guests::find().image("drivers/drivers.elf").unwrap();
+    let arguments = [
+        ["--kernel", kernel.to_str().unwrap()],
+        ["--memory", "64M"],
+        ["--disk", disk.to_str().unwrap()],
+        ["--net", "none"],
+        ["--console", "stdio"],
+        ["--serial", &format!("file:{}", serial.display())],
+        ["--timeout", "300"],
+        ["--transport", transport],
+    ];
+    let arguments = [&["run"], arguments.as_flattened()].concat();
+    let (state, exits) = (state.to_str().unwrap(), exits.to_string());
+
+    let save = ["--save-after", &exits, "--save-to", state];
+    let first = Kasane::find().unwrap().run(&[&arguments[..], &save].concat()).unwrap();
+    let guest = Dialogue::start(&[&arguments[..], &["--restore", state]].concat()).unwrap();
+    let (status, said) = guest.leave_by("an answer").unwrap();
+
+    let lines = fs::read_to_string(&serial).unwrap();
+    let shown = || format!("after {exits} exits\n{}\n{said}\n{lines}", first.messages);
+    assert!(first.messages.contains("saved"), "{}", shown());
+    assert!(status.success() && said.contains("heard an answer\n"), "{}", shown());
+    assert!(lines.ends_with("guest drivers: 3 passed, 0 failed\n"), "{}", shown());
+}
+
+/// The bus is set up by some 260 exits.
+#[test]
+fn a_guest_is_saved_amid_its_disks_requests_over_pci() {
+    (260..400).step_by(20).for_each(|exits| saved_and_restored("pci", exits));
+}
+
+#[test]
+fn a_guest_is_saved_amid_its_disks_requests_over_mmio() {
+    (20..160).step_by(20).for_each(|exits| saved_and_restored("mmio", exits));
+}
+
 /// What Debian does with nine disks and a network: more devices than there are interrupts.
 const SCRIPT: &str = "\
 ls /sys/bus/platform/drivers/virtio-mmio | grep -c LNRO0005
