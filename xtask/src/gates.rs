@@ -136,8 +136,9 @@ pub(crate) fn licences(workspace: &Workspace) -> Result<()> {
                 Command::new(&program)
                     .args(["--log-level", "error", "--manifest-path"])
                     .arg(manifest)
-                    .args(["check", "licenses", "bans", "sources", "--config"])
+                    .arg("--config")
                     .arg(workspace.root.join("deny.toml"))
+                    .args(["check", "licenses", "bans", "sources"])
                     .current_dir(&workspace.root),
             )
         })
