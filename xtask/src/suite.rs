@@ -23,11 +23,11 @@ const NEEDED: &[(&str, &str)] = &[
 pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     gates::targets()?;
     install(NEEDED)?;
-    gates::format()?;
+    gates::format(workspace)?;
     gates::layers(workspace)?;
     gates::size(workspace)?;
     guests::everything(workspace)?;
-    gates::clippy()?;
+    gates::clippy(workspace)?;
     gates::documentation()?;
     gates::no_std(workspace)?;
     gates::windows()?;
@@ -40,10 +40,10 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     gates::targets()?;
     let gates: [(&str, &dyn Fn() -> Result<()>); 10] = [
-        ("format", &gates::format),
+        ("format", &|| gates::format(workspace)),
         ("layers", &|| gates::layers(workspace)),
         ("sizes", &|| gates::size(workspace)),
-        ("clippy", &gates::clippy),
+        ("clippy", &|| gates::clippy(workspace)),
         ("licences", &|| gates::licences(workspace)),
         ("documentation", &gates::documentation),
         ("no operating system", &|| gates::no_std(workspace)),

@@ -25,7 +25,7 @@ mod tracing;
 mod wiring;
 
 pub use config::{CrashPolicy, MachineConfig};
-pub use devices::{DeviceKind, PciDevice};
+pub use devices::{DeviceKind, MachineDevice, Place};
 pub use dispatch::Action;
 pub use hold::Hold;
 pub use machine::{Machine, MachineError, MachinePorts};

@@ -13,7 +13,7 @@ use kasane_ports::{Clock, Console, Entropy, Kick, Trace, TraceKind};
 use lock_api::RawMutex;
 
 use crate::config::MachineConfig;
-use crate::devices::PciDevice;
+use crate::devices::{self, MachineDevice};
 use crate::firmware;
 use crate::hold::Gate;
 use crate::power::{PowerLatch, PowerRequest};
@@ -42,8 +42,8 @@ pub struct MachinePorts {
     pub apics: Arc<ApicBus>,
     /// Told when [`Machine::next_deadline_ns`] became earlier.
     pub deadline_changed: Arc<dyn Kick>,
-    /// Devices on the PCI bus, beyond the board's own.
-    pub devices: Vec<PciDevice>,
+    /// Devices beyond the board's own.
+    pub devices: Vec<MachineDevice>,
 }
 
 /// A machine that can't be made.
@@ -67,6 +67,11 @@ pub enum MachineError {
     },
     /// A device for which there is no slot, or none like the one it asks for.
     NoSlot {
+        /// Its name.
+        name: String,
+    },
+    /// A device for which there is no more place in memory.
+    NoRegisters {
         /// Its name.
         name: String,
     },
@@ -94,6 +99,9 @@ impl fmt::Display for MachineError {
             Self::Pci(_) => write!(f, "impossible PCI function"),
             Self::DeviceName { name } => write!(f, "two devices are called `{name}`"),
             Self::NoSlot { name } => write!(f, "no PCI slot for device `{name}`"),
+            Self::NoRegisters { name } => {
+                write!(f, "no place in memory for device `{name}`: there are 32")
+            }
         }
     }
 }
@@ -101,7 +109,10 @@ impl fmt::Display for MachineError {
 impl core::error::Error for MachineError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Cpus { .. } | Self::DeviceName { .. } | Self::NoSlot { .. } => None,
+            Self::Cpus { .. }
+            | Self::DeviceName { .. }
+            | Self::NoSlot { .. }
+            | Self::NoRegisters { .. } => None,
             Self::Map(error) => Some(error),
             Self::Pci(error) => Some(error),
         }
@@ -149,6 +160,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         if config.cpus == 0 || config.cpus > CPUS_MAX || config.cpus != apics {
             return Err(MachineError::Cpus { asked: config.cpus, apics });
         }
+        let mmio_devices = devices::count_in_memory(&ports.devices);
+        let config = &MachineConfig { mmio_devices, ..config.clone() };
         let tracer = Tracer::new(ports.trace.clone(), ports.clock.clone());
         let observer: Arc<dyn ApicObserver> = tracer.clone();
         ports.apics.observe(&observer);
@@ -237,6 +250,7 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
     /// None that is known: the state was the machine's own.
     pub fn reset(&self) -> Result<(), RestoreError> {
         self.board.pci.reset();
+        self.board.controls.mmio.iter().for_each(|registers| registers.reset());
         let battery_backed = self.board.clock.section_name();
         for (device, section) in self.board.saved.iter().zip(&self.power_on) {
             if section.name != battery_backed {

@@ -464,13 +464,18 @@ impl<'a> Session<'a> {
             .map_err(|error| Failure::host(error, "end other programs and try again"))
     }
 
+    /// Whether one of the guest's consoles is this program's standard input and output.
+    fn has_stdio(&self) -> bool {
+        [&self.settings.serial, &self.settings.console].contains(&&SerialTarget::Stdio)
+    }
+
     fn is_interactive(&self) -> bool {
-        self.settings.serial == SerialTarget::Stdio && stdin_is_terminal()
+        self.has_stdio() && stdin_is_terminal()
     }
 
     /// Connects standard input, raw if a person types there.
     fn take_terminal(&self) -> Result<Option<RawTerminal>, Failure> {
-        if self.settings.serial != SerialTarget::Stdio {
+        if !self.has_stdio() {
             return Ok(None);
         }
         let help = "redirect standard input, as in `kasane run … </dev/null`";

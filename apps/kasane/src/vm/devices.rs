@@ -3,20 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kasane_definition::{DeviceName, DiskSerial, Forward, MacAddress, NetChoice, PciSlot};
+use kasane_definition::{
+    DeviceName, DiskSerial, Forward, MacAddress, NetChoice, PciSlot, VirtioTransport,
+};
 use kasane_devices::virtio::Offer;
 use kasane_devices::virtio::blk::DiskShape;
 use kasane_devices::virtio::net::NetShape;
 use kasane_host_disks::{Disk, DiskError, DiskOptions, Trouble};
 use kasane_host_net::nat::NatConfig;
 use kasane_host_net::{NetError, Network};
-use kasane_machine::{DeviceKind, PciDevice};
+use kasane_machine::{DeviceKind, MachineDevice, Place};
 use kasane_memory::Ram;
 use kasane_ports::{Console, Kick, PageReclaim};
 
 /// All of them, with names.
 #[derive(Clone, Debug, Default)]
 pub struct Devices {
+    /// How the guest reaches them.
+    pub transport: VirtioTransport,
     /// Disks, in their order.
     pub disks: Vec<DiskDevice>,
     /// Network cards, in their order.
@@ -190,7 +194,16 @@ pub(super) struct Connections<'a> {
 
 impl Devices {
     /// Opens everything that is behind the devices.
-    pub(super) fn open(&self, to: &Connections<'_>) -> Result<Vec<PciDevice>, DeviceError> {
+    pub(super) fn open(&self, to: &Connections<'_>) -> Result<Vec<MachineDevice>, DeviceError> {
+        let device = |name: &str, slot: Option<PciSlot>, kind| {
+            let place = match self.transport {
+                VirtioTransport::Pci => {
+                    Place::Pci(slot.and_then(|slot| u8::try_from(slot.get()).ok()))
+                }
+                VirtioTransport::Mmio => Place::Mmio,
+            };
+            MachineDevice { name: name.to_owned(), place, offer: Offer::default(), kind }
+        };
         let mut list = Vec::new();
         for disk in &self.disks {
             list.push(device(&disk.name, disk.slot, disk.open(to)?));
@@ -219,11 +232,6 @@ impl Devices {
         }
         Ok(list)
     }
-}
-
-fn device(name: &str, slot: Option<PciSlot>, kind: DeviceKind) -> PciDevice {
-    let slot = slot.and_then(|slot| u8::try_from(slot.get()).ok());
-    PciDevice { name: name.to_owned(), slot, offer: Offer::default(), kind }
 }
 
 /// One queue for each processor.
