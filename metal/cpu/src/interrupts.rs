@@ -75,7 +75,8 @@ pub fn fill_idt() {
             _ => ist::INTERRUPTS,
         };
         let attributes = 0x8E00 | u64::from(stack);
-        let low = at & 0xFFFF | u64::from(CODE) << 16 | attributes << 32 | (at >> 16 & 0xFFFF) << 48;
+        let low =
+            at & 0xFFFF | u64::from(CODE) << 16 | attributes << 32 | (at >> 16 & 0xFFFF) << 48;
         *gate = [low, at >> 32];
     }
     let base = table.as_ptr().addr() as u64;

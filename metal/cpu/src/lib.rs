@@ -44,8 +44,8 @@ pub use self::{
     lock::IrqSpinLock,
     ports::{Pci, SerialPort, mask_pics, power_off, reset, wall_clock},
     registers::{
-        cpuid, enable_features, halt_for_ever, flush_tlb, load_root, page_fault_address,
-        random, read_msr, tsc, write_msr,
+        cpuid, enable_features, flush_tlb, halt_for_ever, load_root, page_fault_address, random,
+        read_msr, tsc, write_msr,
     },
     start::start_processor,
     time::{calibrate, delay_us, now_ns, ticks_per_second},

@@ -4,10 +4,10 @@
 use core::alloc::{GlobalAlloc, Layout};
 
 use lock_api::RawMutex;
+use talc::TalcLock;
 use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
-use talc::TalcLock;
 
 use crate::{PAGE, SpinLock, physical};
 
@@ -59,9 +59,8 @@ unsafe impl GlobalAlloc for Heap {
             return unsafe { self.0.alloc(layout) };
         }
         let taken = physical::take(layout.size() as u64, layout.align() as u64, ANYWHERE);
-        taken.map_or(core::ptr::null_mut(), |at| {
-            core::ptr::with_exposed_provenance_mut(at as usize)
-        })
+        taken
+            .map_or(core::ptr::null_mut(), |at| core::ptr::with_exposed_provenance_mut(at as usize))
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

@@ -21,4 +21,4 @@ pub mod queue;
 mod runtime;
 
 pub use queue::{Next, Pick, Poke, Queue, TaskId};
-pub use runtime::{NewTask, Processors, Runtime, Task, TaskReport};
+pub use runtime::{NewTask, Processors, Runtime, Spawner, Task, TaskReport, Waker};

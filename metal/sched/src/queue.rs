@@ -47,8 +47,14 @@ pub struct Pick {
 enum State {
     Ready,
     /// On a processor since a time; woken meanwhile?
-    Running { processor: u32, since_ns: u64, woken: bool },
-    Waiting { deadline_ns: Option<u64> },
+    Running {
+        processor: u32,
+        since_ns: u64,
+        woken: bool,
+    },
+    Waiting {
+        deadline_ns: Option<u64>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +104,13 @@ impl Queue {
         TaskId(index)
     }
 
+    /// A processor that is idle although a task that it may run is ready.
+    #[must_use]
+    pub fn missed(&self) -> Poke {
+        let idle = (0u32..).zip(&self.idle).find(|(n, idle)| **idle && self.is_wanted(*n));
+        idle.map_or(Poke::Nobody, |(n, _)| Poke::Processor(n))
+    }
+
     /// Any processor that is idle.
     #[must_use]
     pub fn any_idle(&self) -> Poke {
@@ -133,9 +146,9 @@ impl Queue {
     /// Wakes the tasks whose time has come; gives how many.
     pub fn expire(&mut self, now_ns: u64) -> usize {
         let floor = self.floor_ns;
-        let due = self.tasks.iter_mut().flatten().filter(|entry| {
-            matches!(entry.state, State::Waiting { deadline_ns: Some(at) } if at <= now_ns)
-        });
+        let due = self.tasks.iter_mut().flatten().filter(
+            |entry| matches!(entry.state, State::Waiting { deadline_ns: Some(at) } if at <= now_ns),
+        );
         due.map(|entry| make_ready(entry, floor)).count()
     }
 
@@ -240,7 +253,8 @@ mod tests {
     fn spin(queue: &mut Queue, processors: u32, total_ns: u64) -> BTreeMap<TaskId, u64> {
         let mut now = vec![0; processors as usize];
         let mut running: Vec<Option<Pick>> = vec![None; processors as usize];
-        while let Some(next) = (0..now.len()).min_by_key(|n| now[*n]).filter(|n| now[*n] < total_ns) {
+        while let Some(next) = (0..now.len()).min_by_key(|n| now[*n]).filter(|n| now[*n] < total_ns)
+        {
             if let Some(pick) = running[next].take() {
                 queue.returned(pick.task, now[next], Next::Again);
             }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kasane_ports::Kick;
 use lock_api::{Mutex, RawMutex};
@@ -67,6 +68,47 @@ struct State {
     slots: Vec<Option<Slot>>,
     /// By processor: the task that runs there.
     running: Vec<Option<Pick>>,
+}
+
+/// Where tasks are started and woken, without the types of lock and processors.
+pub trait Spawner: Send + Sync {
+    /// Adds a task, which is ready.
+    fn spawn(&self, new: NewTask) -> TaskId;
+    /// A task has something to do.
+    fn wake(&self, task: TaskId);
+}
+
+impl<R: RawMutex + Send + Sync, P: Processors> Spawner for Runtime<R, P> {
+    fn spawn(&self, new: NewTask) -> TaskId {
+        Self::spawn(self, new)
+    }
+    fn wake(&self, task: TaskId) {
+        Self::wake(self, task);
+    }
+}
+
+/// Wakes a task that may not have a number yet: until it has one it is ready anyway.
+pub struct Waker {
+    spawner: Arc<dyn Spawner>,
+    task: AtomicUsize,
+}
+
+impl Waker {
+    /// For a task that will be.
+    #[must_use]
+    pub fn new(spawner: Arc<dyn Spawner>) -> Arc<Self> {
+        Arc::new(Self { spawner, task: AtomicUsize::new(usize::MAX) })
+    }
+    /// From now on it wakes this task.
+    pub fn set(&self, task: TaskId) {
+        self.task.store(task.0, Ordering::Release);
+    }
+}
+
+impl Kick for Waker {
+    fn kick(&self) {
+        self.spawner.wake(TaskId(self.task.load(Ordering::Acquire)));
+    }
 }
 
 /// Tasks and processors. The lock is one that interrupt handlers may take; no task and no kick is
@@ -163,7 +205,9 @@ impl<R: RawMutex, P: Processors> Runtime<R, P> {
             *place = Some(pick);
         }
         let next = state.queue.next_deadline_ns();
+        let missed = state.queue.missed();
         drop(state);
+        self.poke(missed);
         self.processors.arm(Some(next.map_or(pick.until_ns, |next| next.min(pick.until_ns))));
         let Some(mut task) = task else { return };
         let wish = task.run(pick.until_ns);
@@ -221,7 +265,7 @@ impl<R: RawMutex, P: Processors> Runtime<R, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::{AtomicU64, Ordering};
+    use core::sync::atomic::AtomicU64;
     use parking_lot::RawMutex as Raw;
 
     /// One processor whose time goes on by 1000 ns at each look.
