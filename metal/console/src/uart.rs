@@ -57,12 +57,22 @@ impl<T: Registers> Uart<T> {
             (MODEM_CONTROL, 0x0B),
         ];
         writes.into_iter().for_each(|(register, value)| self.registers.write(register, value));
+        // What came before is gone with the FIFO; QEMU sends more only after a read.
+        self.registers.read(DATA);
     }
 
     /// From now on the port interrupts.
     pub fn enable_interrupts(&mut self) {
         self.enabled = INTERRUPT_RECEIVED;
         self.registers.write(INTERRUPT_ENABLE, self.enabled);
+    }
+
+    /// Takes as many bytes to send as there is room for; gives how many.
+    pub fn offer(&mut self, bytes: &[u8]) -> usize {
+        let room = QUEUE_MAX.saturating_sub(self.to_send.len());
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.send(taken);
+        taken.len()
     }
 
     /// Takes bytes to send. Those that find no room wait until there is some, polling.
@@ -143,7 +153,7 @@ mod tests {
     impl Registers for &Fake {
         fn read(&self, register: u8) -> u8 {
             match register {
-                DATA => self.typed.borrow_mut().remove(0),
+                DATA => self.typed.borrow_mut().pop().unwrap_or(0),
                 LINE_STATUS => {
                     u8::from(!self.typed.borrow().is_empty())
                         | if self.full.get() { 0 } else { ROOM }
@@ -192,7 +202,7 @@ mod tests {
     fn what_is_typed_is_kept_in_order() {
         let fake = Fake::default();
         let mut uart = Uart::new(&fake);
-        fake.typed.borrow_mut().extend(b"ab");
+        fake.typed.borrow_mut().extend(b"ba");
         let any = uart.interrupted();
 
         assert_eq!((any, uart.interrupted()), (true, false));
