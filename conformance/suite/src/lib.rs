@@ -3,6 +3,7 @@
 
 mod debian;
 mod dialogue;
+mod hypervisor;
 mod kill;
 mod own;
 mod program;
@@ -10,6 +11,7 @@ pub mod record;
 
 pub use debian::DebianDisk;
 pub use dialogue::{Answer, Dialogue};
+pub use hypervisor::{Hypervisor, PcMachine};
 pub use kill::{Format, Kills, Outcome};
 pub use own::OwnGuest;
 pub use program::{Guests, Kasane, Run, own_guests, run_parameter};

@@ -32,6 +32,7 @@ use crate::workspace::Workspace;
 use anyhow::{Context, Result};
 use apt::Apt;
 pub(crate) use bench::Measured;
+pub(crate) use cpio::Archive;
 use std::fs;
 use std::path::{Path, PathBuf};
 
