@@ -104,7 +104,8 @@ fn files_of(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-/// GRUB's configuration: one entry, started at once, on the serial port and on a screen.
+/// GRUB's configuration: one entry, started at once, on the serial port and on a screen. From UEFI
+/// GRUB starts nothing by Multiboot2 without a video mode.
 fn menu(files: &[&str]) -> String {
     let modules: String =
         files.iter().map(|name| format!("  module2 /boot/machines/{name} {name}\n")).collect();
@@ -112,6 +113,7 @@ fn menu(files: &[&str]) -> String {
         "serial --unit=0 --speed=115200\n\
          terminal_input serial console\n\
          terminal_output serial console\n\
+         insmod all_video\n\
          set timeout=0\n\
          menuentry Kasane {{\n  multiboot2 /boot/kasane.elf\n{modules}  boot\n}}\n"
     )

@@ -19,7 +19,7 @@ const GIB_4: u64 = 1 << 32;
 /// Where firmware's tables may be, below 1 MiB.
 const FIRMWARE: Addresses<u64> = 0xE_0000..0x10_0000;
 /// Conventional memory but for page 0, which is not mapped so that null is nothing.
-const LOW: Addresses<u64> = 0x1000..0x8_0000;
+const LOW: Addresses<u64> = 0x1000..0xA_0000;
 /// Where other processors start: conventional memory that no loader leaves anything in by now.
 pub(crate) const TRAMPOLINE: u64 = 0x8000;
 
@@ -101,9 +101,18 @@ fn tables(boot: &Boot) -> Result<PageTables<Identity>, OutOfTables> {
             result = tables.map(whole.clone(), whole.start, rights);
         }
     });
-    result?;
     tables.map(LOW, LOW.start, Rights::ReadWrite)?;
     tables.map(FIRMWARE, FIRMWARE.start, Rights::Read)?;
+    // A loader may leave things in memory that the map doesn't list as free.
+    boot.occupied(&mut |range| {
+        let pages = range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE);
+        for page in pages.step_by(PAGE as usize) {
+            if result.is_ok() && tables.find(page).is_none() {
+                result = tables.map(page..page + PAGE, page, Rights::Read);
+            }
+        }
+    });
+    result?;
     let image = image();
     for (part, rights) in [
         (image.start..image.text_end, Rights::ReadExecute),
