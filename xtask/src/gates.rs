@@ -91,6 +91,15 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
     })
 }
 
+/// Clippy over what only the bare machine has.
+pub(crate) fn bare_clippy() -> Result<()> {
+    step("clippy of the bare machine", || {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--quiet", "-p", "kasane-hypervisor", "-p", "kasane-metal-*"]);
+        command::run(clippy.args(["--target", NO_OS, "--", "-D", "warnings"]))
+    })
+}
+
 /// `spec` and `core` without an operating system.
 pub(crate) fn no_std(workspace: &Workspace) -> Result<()> {
     step("spec and core without an operating system", || {

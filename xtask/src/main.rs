@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod gates;
 mod guests;
+mod image;
 mod layers;
 mod nightly;
 mod programs;
@@ -46,6 +47,8 @@ enum Chore {
     Sizes,
     /// Fetch stock guests with the system's apt and build initramfs images into target/guests
     Guests(guests::Arguments),
+    /// The bare-metal hypervisor: target/hypervisor/kasane.elf and a CD, kasane.iso
+    Image(image::Arguments),
     /// Compare the interpreter with this CPU (arguments go to kasane-differ)
     Differ {
         /// For example `--hours 1` or `--seed 7`
@@ -78,6 +81,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Layers => gates::layers(&workspace),
         Chore::Sizes => gates::size(&workspace),
         Chore::Guests(arguments) => guests::run(&workspace, &arguments),
+        Chore::Image(arguments) => image::run(&workspace, &arguments),
         Chore::Differ { arguments } => programs::differ(&workspace, &arguments),
         Chore::Bench(bench) => bench::run(&workspace, &bench),
         Chore::Nightly(arguments) => nightly::run(&workspace, &arguments),

@@ -5,7 +5,7 @@
 use crate::report::{Failure, note, step};
 use crate::suite::{release, with_guests};
 use crate::workspace::{Workspace, cargo};
-use crate::{command, guests, programs};
+use crate::{command, guests, image, programs};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::PathBuf;
@@ -38,6 +38,7 @@ struct Outcome {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     guests::for_nightly(workspace)?;
     release()?;
+    image::run(workspace, &image::Arguments::default())?;
     let mut outcomes = vec![part("long tests (`--ignored`)", || long_tests(workspace))];
     outcomes.push(part(&format!("comparison with the CPU, {} h", arguments.hours), || {
         programs::differ(workspace, &["--hours".to_owned(), arguments.hours.clone()])

@@ -3,7 +3,7 @@
 
 use crate::report::{Failure, explain, note, step};
 use crate::workspace::{Workspace, cargo};
-use crate::{command, gates, guests};
+use crate::{command, gates, guests, image};
 use anyhow::Result;
 use std::process::Command;
 
@@ -16,6 +16,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("apt-get", "apt"),
     ("tar", "tar"),
     ("qemu-img", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// `cargo xtask test`. Cheap gates come first; the tests come last, so that
@@ -28,10 +29,12 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     gates::size(workspace)?;
     guests::everything(workspace)?;
     gates::clippy(workspace)?;
+    gates::bare_clippy()?;
     gates::documentation()?;
     gates::no_std(workspace)?;
     gates::windows()?;
     release()?;
+    image::elf(workspace)?;
     tests(workspace, arguments)
 }
 
@@ -39,17 +42,22 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 /// sees all there is to mend.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     gates::targets()?;
-    let gates: [(&str, &dyn Fn() -> Result<()>); 10] = [
+    let gates: [(&str, &dyn Fn() -> Result<()>); 11] = [
         ("format", &|| gates::format(workspace)),
         ("layers", &|| gates::layers(workspace)),
         ("sizes", &|| gates::size(workspace)),
         ("clippy", &|| gates::clippy(workspace)),
+        ("clippy of the bare machine", &gates::bare_clippy),
         ("licences", &|| gates::licences(workspace)),
         ("documentation", &gates::documentation),
         ("no operating system", &|| gates::no_std(workspace)),
         ("Windows", &gates::windows),
         ("guests", &|| guests::everything(workspace)),
-        ("tests", &|| release().and_then(|()| tests(workspace, &[]))),
+        ("tests", &|| {
+            release()?;
+            image::elf(workspace)?;
+            tests(workspace, &[])
+        }),
     ];
     let mut failed = Vec::new();
     for (name, gate) in gates {
@@ -106,8 +114,8 @@ pub(crate) fn release() -> Result<()> {
     })
 }
 
-/// Every test of the workspace. Those that start guests find them and the
-/// program by `KASANE_GUESTS` and `KASANE_BIN`.
+/// Every test of the workspace. Those that start guests find them, the program and the hypervisor
+/// by `KASANE_GUESTS`, `KASANE_BIN` and `KASANE_HYPERVISOR`.
 fn tests(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     step("tests", || {
         command::run(with_guests(workspace, cargo().args(["test", "--workspace"]).args(arguments)))
@@ -119,4 +127,5 @@ pub(crate) fn with_guests<'a>(workspace: &Workspace, command: &'a mut Command) -
     command
         .env("KASANE_GUESTS", workspace.guests())
         .env("KASANE_BIN", workspace.release_program("kasane"))
+        .env("KASANE_HYPERVISOR", image::folder(workspace))
 }

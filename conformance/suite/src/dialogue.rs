@@ -121,12 +121,29 @@ impl Dialogue {
     /// If the program can't be waited for.
     pub fn leave_by(mut self, command: &str) -> Result<(ExitStatus, String), String> {
         self.type_line(command)?;
+        self.rest()
+    }
+
+    /// Waits for the program's end; gives how it ended and all that was said.
+    ///
+    /// # Errors
+    /// If the program can't be waited for.
+    pub fn rest(&mut self) -> Result<(ExitStatus, String), String> {
         let mut rest = Vec::new();
         let _read = self.output.read_to_end(&mut rest);
         let mut said = std::mem::take(&mut self.said);
         said.push_str(&String::from_utf8_lossy(&rest).replace('\r', ""));
         let status = self.child.wait().map_err(|error| format!("no end: {error}"))?;
         Ok((status, said))
+    }
+
+    /// Types bytes as they are.
+    ///
+    /// # Errors
+    /// If the program takes nothing any more.
+    pub fn type_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let written = self.input.write_all(bytes).and_then(|()| self.input.flush());
+        written.map_err(|error| format!("could not be typed: {error}\n{}", self.said))
     }
 
     fn type_line(&mut self, line: &str) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 mod debian;
 mod dialogue;
+mod hypervisor;
 mod kill;
 mod own;
 mod program;
@@ -11,6 +12,7 @@ mod saves;
 
 pub use debian::DebianDisk;
 pub use dialogue::{Answer, Dialogue};
+pub use hypervisor::{Hypervisor, PcMachine};
 pub use kill::{Format, Kills, Outcome};
 pub use own::OwnGuest;
 pub use program::{Guests, Kasane, Run, own_guests, run_parameter};

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-use core::num::NonZeroU64;
+use core::num::{NonZeroU32, NonZeroU64};
 use core::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -131,17 +131,65 @@ impl HostedHome {
     }
 }
 
-/// `[home.metal]`. It has no keys yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// `[home.metal]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MetalHome {}
+pub struct MetalHome {
+    /// When the machine starts.
+    #[serde(default)]
+    pub start: MetalStart,
+    /// What makes guest instructions run.
+    #[serde(default)]
+    pub engine: MetalEngine,
+    /// Share of the processors, relative to other machines' (100).
+    #[serde(default = "MetalHome::ordinary_weight")]
+    pub weight: NonZeroU32,
+}
+
+impl Default for MetalHome {
+    fn default() -> Self {
+        Self {
+            start: MetalStart::default(),
+            engine: MetalEngine::default(),
+            weight: Self::ordinary_weight(),
+        }
+    }
+}
 
 impl MetalHome {
+    const fn ordinary_weight() -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(99)
+    }
+
     /// Whether nothing is said.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// When a machine on the bare-metal hypervisor starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetalStart {
+    /// When the monitor is told to.
+    #[default]
+    Command,
+    /// As soon as the hypervisor runs.
+    Boot,
+}
+
+/// What makes guest instructions run on the bare-metal hypervisor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetalEngine {
+    /// The best that the processor has.
+    #[default]
+    Auto,
+    /// The interpreter.
+    Interp,
+    /// AMD-V, with nested paging.
+    Svm,
 }
 
 /// What makes guest instructions run.

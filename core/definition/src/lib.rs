@@ -37,8 +37,8 @@ pub use devices::{
 };
 pub use error::DefinitionError;
 pub use home::{
-    Display, Engine, HomeDefinition, HostedDisk, HostedHome, HostedNet, HostedShare, MetalHome,
-    ParseSerialError, Serial,
+    Display, Engine, HomeDefinition, HostedDisk, HostedHome, HostedNet, HostedShare, MetalEngine,
+    MetalHome, MetalStart, ParseSerialError, Serial,
 };
 pub use machine::{Board, CpuCount, CpuModel, InvalidName, OutOfRange, VmDefinition, VmName};
 pub use net::{Forward, LanName, NetChoice, ParseForwardError, ParseNetError, Transport};

@@ -158,11 +158,11 @@ fn a_foreign_key_gets_the_list() {
 }
 
 #[test]
-fn a_key_of_a_home_without_keys_is_refused() {
-    let (message, help) = refused("[home.metal]\ndisk = \"sda\"\n");
+fn a_key_that_a_home_lacks_is_refused() {
+    let (message, help) = refused("[home.metal]\nspeed = \"high\"\n");
 
-    assert_eq!(message, "line 2, column 1: unknown key `disk`");
-    assert_eq!(help, None);
+    assert_eq!(message, "line 2, column 1: unknown key `speed`");
+    assert_eq!(help.as_deref(), Some("what can stand here: `start`, `engine`, `weight`"));
 }
 
 #[test]

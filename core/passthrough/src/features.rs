@@ -1,11 +1,31 @@
 //! What the host lets passed-through code use.
 
 use iced_x86::CpuidFeature;
+use kasane_cpu::cpuid::{Feature, FeatureSet};
 
 /// Instruction-set extensions of the host, as far as this crate passes them on. x87, MMX, SSE and
 /// SSE2 are part of every 64-bit processor and have no bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostFeatures(pub u32);
+
+/// Each vector extension that is passed on to the host, as both sides call it.
+const PASSED_ON: [(HostFeatures, Feature); 11] = [
+    (HostFeatures::SSE3, Feature::Sse3),
+    (HostFeatures::SSSE3, Feature::Ssse3),
+    (HostFeatures::SSE4_1, Feature::Sse41),
+    (HostFeatures::SSE4_2, Feature::Sse42),
+    (HostFeatures::AES, Feature::Aes),
+    (HostFeatures::PCLMULQDQ, Feature::Pclmulqdq),
+    (HostFeatures::SHA, Feature::Sha),
+    (HostFeatures::AVX, Feature::Avx),
+    (HostFeatures::AVX2, Feature::Avx2),
+    (HostFeatures::FMA, Feature::Fma),
+    (HostFeatures::F16C, Feature::F16c),
+];
+
+/// What every 64-bit processor has.
+const ALWAYS: FeatureSet =
+    FeatureSet::of(&[Feature::Fpu, Feature::Fxsr, Feature::Mmx, Feature::Sse, Feature::Sse2]);
 
 impl HostFeatures {
     /// SSE3.
@@ -47,6 +67,14 @@ impl HostFeatures {
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+    /// The vector features that a guest's processor can show on this host.
+    #[must_use]
+    pub fn shown(self) -> FeatureSet {
+        PASSED_ON
+            .iter()
+            .filter(|(extension, _)| self.contains(*extension))
+            .fold(ALWAYS, |set, (_, feature)| set.union(FeatureSet::of(&[*feature])))
     }
     /// Whether an instruction of `feature` may be passed to this host: the allow-list.
     #[must_use]

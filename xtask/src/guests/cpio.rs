@@ -14,14 +14,14 @@ const CHARACTER_DEVICE: u32 = 0o020_000;
 
 /// A device's number.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DeviceNumber {
-    pub(super) major: u32,
-    pub(super) minor: u32,
+pub(crate) struct DeviceNumber {
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
 }
 
 /// An archive that grows by entries; parents must be added before children.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
@@ -35,19 +35,19 @@ struct Entry<'a> {
 }
 
 impl Archive {
-    pub(super) fn directory(&mut self, path: &str, permissions: u32) -> Result<()> {
+    pub(crate) fn directory(&mut self, path: &str, permissions: u32) -> Result<()> {
         self.add(&Entry { mode: DIRECTORY | permissions, links: 2, ..Entry::plain(path) })
     }
 
-    pub(super) fn file(&mut self, path: &str, permissions: u32, data: &[u8]) -> Result<()> {
+    pub(crate) fn file(&mut self, path: &str, permissions: u32, data: &[u8]) -> Result<()> {
         self.add(&Entry { mode: REGULAR | permissions, data, ..Entry::plain(path) })
     }
 
-    pub(super) fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
+    pub(crate) fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
         self.add(&Entry { mode: SYMLINK | 0o777, data: target.as_bytes(), ..Entry::plain(path) })
     }
 
-    pub(super) fn character_device(
+    pub(crate) fn character_device(
         &mut self,
         path: &str,
         permissions: u32,
@@ -57,7 +57,7 @@ impl Archive {
     }
 
     /// Closes the archive.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
         self.entries = 0;
         self.add(&Entry { mode: 0, ..Entry::plain(END) })?;
         Ok(self.bytes)

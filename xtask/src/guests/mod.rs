@@ -34,6 +34,7 @@ use crate::workspace::Workspace;
 use anyhow::{Context, Result};
 use apt::Apt;
 pub(crate) use bench::Measured;
+pub(crate) use cpio::Archive;
 pub(crate) use drivers::FOLDER as DRIVERS_FOLDER;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,36 +11,13 @@ pub struct MissingFeatures {
     lacking: String,
 }
 
-/// Each vector extension that is passed on to the host, as both sides call it.
-const PASSED_ON: [(HostFeatures, Feature); 11] = [
-    (HostFeatures::SSE3, Feature::Sse3),
-    (HostFeatures::SSSE3, Feature::Ssse3),
-    (HostFeatures::SSE4_1, Feature::Sse41),
-    (HostFeatures::SSE4_2, Feature::Sse42),
-    (HostFeatures::AES, Feature::Aes),
-    (HostFeatures::PCLMULQDQ, Feature::Pclmulqdq),
-    (HostFeatures::SHA, Feature::Sha),
-    (HostFeatures::AVX, Feature::Avx),
-    (HostFeatures::AVX2, Feature::Avx2),
-    (HostFeatures::FMA, Feature::Fma),
-    (HostFeatures::F16C, Feature::F16c),
-];
-
-/// What every 64-bit processor has.
-const ALWAYS: FeatureSet =
-    FeatureSet::of(&[Feature::Fpu, Feature::Fxsr, Feature::Mmx, Feature::Sse, Feature::Sse2]);
-
 /// The model of this name on a host with these features. `max` takes what there is; the levels
 /// promise.
 ///
 /// # Errors
 /// What a level promises and the host lacks.
 pub fn cpu_model(name: CpuModelName, host: HostFeatures) -> Result<CpuModel, MissingFeatures> {
-    let vector = PASSED_ON
-        .iter()
-        .filter(|(extension, _)| host.contains(*extension))
-        .fold(ALWAYS, |set, (_, feature)| set.union(FeatureSet::of(&[*feature])));
-    let model = CpuModel::new(name, vector);
+    let model = CpuModel::new(name, host.shown());
     let missing = model.missing();
     if name == CpuModelName::Max || missing == FeatureSet::EMPTY {
         return Ok(model);
