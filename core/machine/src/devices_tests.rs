@@ -255,7 +255,7 @@ fn a_reset_waits_for_devices_in_memory() {
     guest.machine.reset().unwrap();
     assert_eq!(guest.register(0, mmio::STATUS), 0);
     guest.flush_by_registers();
-    guest.machine.settle();
+    drop(guest.machine.hold());
     assert_eq!(guest.used(), 1);
 }
 
