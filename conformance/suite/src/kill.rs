@@ -19,8 +19,9 @@ const COUNT: u64 = 10_000_000;
 /// A kill comes within this time after the first record.
 const WITHIN_MS: u64 = 1500;
 /// Records that may be written when their acknowledgement is still on its way: what a terminal of
-/// Linux holds back (4096 bytes of `ack N` lines), and a batch.
-const ON_THE_WAY: u64 = 1024;
+/// Linux holds back (4 KiB of `ack N` lines) and the program's queue for a console that is read
+/// slowly (256 KiB), at 9 bytes or more a line, and a batch.
+const ON_THE_WAY: u64 = 32 << 10;
 
 /// How the disk's image is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
