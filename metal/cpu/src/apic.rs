@@ -3,8 +3,9 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::local::{MAX_CPUS, current};
 use crate::scale::ticks_in;
-use crate::time::delay_us;
+use crate::time::{delay_us, now_ns};
 use crate::vector;
 use crate::{read_msr, write_msr};
 
@@ -96,8 +97,25 @@ pub(crate) fn end_of_interrupt() {
     write(EOI, 0);
 }
 
+/// When each processor's timer interrupts, in nanoseconds of our time.
+static ARMED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
+
+/// Has this processor's timer interrupt at a time, unless it does earlier anyway.
+pub fn arm_timer_no_later_ns(at_ns: u64) {
+    let now_ns = now_ns();
+    let armed = ARMED.get(current() as usize).map_or(u64::MAX, |at| at.load(Ordering::Relaxed));
+    // A time that has passed is one at which the timer has interrupted.
+    if armed < now_ns || at_ns < armed {
+        arm_timer_ns(Some(at_ns.saturating_sub(now_ns)));
+    }
+}
+
 /// Has this processor's timer interrupt in so many nanoseconds; `None` stops it.
 pub fn arm_timer_ns(ns: Option<u64>) {
+    if let Some(armed) = ARMED.get(current() as usize) {
+        let at = ns.map_or(u64::MAX, |ns| now_ns().saturating_add(ns));
+        armed.store(at, Ordering::Relaxed);
+    }
     let count = ns.map_or(0, |ns| {
         let ticks = ticks_in(ns, TIMER_HZ.load(Ordering::Relaxed));
         u32::try_from(ticks).unwrap_or(u32::MAX)
