@@ -127,6 +127,9 @@ impl<T: Registers> Uart<T> {
         // Reading its identification ends the transmitter's interrupt.
         self.registers.read(FIFO_CONTROL);
         self.fill();
+        // The line triggers by its edge: what came meanwhile has to make one.
+        self.registers.write(INTERRUPT_ENABLE, 0);
+        self.registers.write(INTERRUPT_ENABLE, self.enabled);
         any
     }
 

@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::local::{MAX_CPUS, current};
 use crate::scale::ticks_in;
-use crate::time::{delay_us, now_ns};
+use crate::time::{delay_us, now_ns, ticks_per_second};
+use crate::tsc;
 use crate::vector;
 use crate::{read_msr, write_msr};
 
@@ -78,13 +79,20 @@ pub unsafe fn enable_local_apic(base: u64) {
     write(LVT_TIMER, MASKED | u32::from(vector::TIMER));
     write(SVR, ENABLED | u32::from(vector::SPURIOUS));
     if TIMER_HZ.load(Ordering::Relaxed) == 0 {
-        write(TIMER_INITIAL, u32::MAX);
-        delay_us(5_000);
-        let ticks = u32::MAX - read(TIMER_CURRENT);
-        write(TIMER_INITIAL, 0);
-        TIMER_HZ.store(u64::from(ticks.max(1)) * 200, Ordering::Relaxed);
+        TIMER_HZ.store(timer_hz(), Ordering::Relaxed);
     }
     write(LVT_TIMER, u32::from(vector::TIMER));
+}
+
+/// Ticks of the timer in a second, by the time-stamp counter: both are read at both ends.
+fn timer_hz() -> u64 {
+    write(TIMER_INITIAL, u32::MAX);
+    let (ticks, began) = (read(TIMER_CURRENT), tsc());
+    delay_us(5_000);
+    let (ticks, passed) = (ticks.saturating_sub(read(TIMER_CURRENT)), tsc().wrapping_sub(began));
+    write(TIMER_INITIAL, 0);
+    let hz = u128::from(ticks) * u128::from(ticks_per_second()) / u128::from(passed.max(1));
+    u64::try_from(hz).unwrap_or(u64::MAX).max(1)
 }
 
 /// This processor's APIC id.

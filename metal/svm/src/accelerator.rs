@@ -148,10 +148,9 @@ struct Counts {
 struct Svm {
     vmcb: Box<Vmcb>,
     vectors: Vectors,
-    nested: Arc<Nested>,
+    /// What the control block points to.
+    _nested: Arc<Nested>,
     ram: Arc<Ram>,
-    /// Where it ran last.
-    processor: Option<u32>,
     flush: bool,
     fault: String,
     counts: Counts,
@@ -179,12 +178,12 @@ impl Svm {
         vmcb.set_u64(control::NESTED_PAGING, 1);
         vmcb.set_u64(control::NESTED_CR3, nested.root());
         let (vectors, fault, counts) = (Vectors::new(), String::new(), Counts::default());
-        Self { vmcb, vectors, nested, ram, processor: None, flush: true, fault, counts }
+        Self { vmcb, vectors, _nested: nested, ram, flush: true, fault, counts }
     }
 
     /// Interrupts that wait until the guest can take them, the APIC's timer, and the counter.
     fn prepare(&mut self, cpu: &mut Cpu) {
-        let waiting = cpu.apic.ready().is_some() || cpu.mailbox.extint();
+        let waiting = has_interrupt(cpu);
         let (pending, window) = if waiting {
             let bits = virtual_interrupt::PENDING | virtual_interrupt::IGNORE_PRIORITY;
             (bits, intercept_1::VINTR)
@@ -300,7 +299,8 @@ impl Svm {
             self.put(cpu);
             self.vectors.load(&cpu.state.vector, cpu.state.xcr0);
             let mut reason = self.enter(cpu, host);
-            // An interrupt of the host alone is no reason to copy the state.
+            // An interrupt of the host alone is no reason to copy the state; what came in for the
+            // guest meanwhile is in its mailbox.
             while reason == Reason::Host && !is_wanted(cpu) && !self.was_delivering() {
                 self.counts.host += 1;
                 reason = self.enter(cpu, host);
@@ -308,12 +308,18 @@ impl Svm {
             self.vectors.store(&mut cpu.state.vector);
             self.get(cpu);
             match self.after_exit(cpu, reason) {
-                Then::Enter if is_wanted(cpu) || cpu.has_business() => return Ran::Around,
+                Then::Enter if is_wanted(cpu) || cpu.attention => return Ran::Around,
                 Then::Enter => {}
                 Then::Return(ran) => return ran,
             }
         }
     }
+}
+
+/// Whether an interrupt waits for the guest to take it. The PIC's wire alone is none: the guest may
+/// have masked LINT0, and then its wire stays up for ever.
+fn has_interrupt(cpu: &Cpu) -> bool {
+    cpu.apic.ready().is_some() || cpu.mailbox.extint() && cpu.apic.passes_extint()
 }
 
 /// Whether somebody left something, or the APIC's timer is due.
@@ -329,9 +335,8 @@ impl Accelerator for Svm {
         if cpu.mailbox.a20_mask() != u64::MAX || cpu.state.smm {
             return Ran::Cold;
         }
-        let processor = Some(cpu::current());
+        // Another processor, or another guest on this one, may have been in between.
         self.flush = true;
-        self.processor = processor;
         self.run_natively(cpu, host)
     }
 

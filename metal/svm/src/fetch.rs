@@ -48,7 +48,7 @@ fn bits(cpu: &Cpu) -> u32 {
 /// Whether the bytes in front of a page's end are an instruction.
 fn is_complete(cpu: &Cpu, bytes: &[u8]) -> bool {
     let mut decoder = Decoder::with_ip(bits(cpu), bytes, 0, decoder_options(cpu));
-    decoder.decode();
+    let _incomplete = decoder.decode();
     decoder.last_error() != iced_x86::DecoderError::NoMoreBytes
 }
 
