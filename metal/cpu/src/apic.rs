@@ -5,8 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::local::{MAX_CPUS, current};
 use crate::scale::ticks_in;
-use crate::time::{delay_us, now_ns, ticks_per_second};
-use crate::tsc;
+use crate::time::{both, delay_us, now_ns, ticks_per_second};
 use crate::vector;
 use crate::{read_msr, write_msr};
 
@@ -87,9 +86,10 @@ pub unsafe fn enable_local_apic(base: u64) {
 /// Ticks of the timer in a second, by the time-stamp counter: both are read at both ends.
 fn timer_hz() -> u64 {
     write(TIMER_INITIAL, u32::MAX);
-    let (ticks, began) = (read(TIMER_CURRENT), tsc());
+    let (from, first) = both(|| read(TIMER_CURRENT).into());
     delay_us(5_000);
-    let (ticks, passed) = (ticks.saturating_sub(read(TIMER_CURRENT)), tsc().wrapping_sub(began));
+    let (to, last) = both(|| read(TIMER_CURRENT).into());
+    let (ticks, passed) = (first.saturating_sub(last), to.wrapping_sub(from));
     write(TIMER_INITIAL, 0);
     let hz = u128::from(ticks) * u128::from(ticks_per_second()) / u128::from(passed.max(1));
     u64::try_from(hz).unwrap_or(u64::MAX).max(1)
