@@ -48,8 +48,7 @@ pub struct Frame {
 /// What an interrupt calls, with interrupts off.
 pub type Handler = fn(&mut Frame);
 
-const NOBODY: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
-static HANDLERS: [AtomicPtr<()>; 256] = [NOBODY; 256];
+static HANDLERS: [AtomicPtr<()>; 256] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 256];
 
 /// Low and high half of the 256 gates.
 static IDT: spin::Mutex<[[u64; 2]; 256]> = spin::Mutex::new([[0; 2]; 256]);
