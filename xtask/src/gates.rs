@@ -3,8 +3,9 @@
 
 use crate::report::{Failure, note, step};
 use crate::workspace::{Workspace, cargo};
-use crate::{command, layers, size};
+use crate::{command, guests, layers, size};
 use anyhow::Result;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Freestanding: what `spec` and `core` have to build for.
@@ -46,9 +47,19 @@ fn has_target(target: &str) -> bool {
     })
 }
 
+/// The package that is in a workspace of its own.
+fn drivers(workspace: &Workspace) -> PathBuf {
+    workspace.root.join(guests::DRIVERS_FOLDER).join("Cargo.toml")
+}
+
 /// Formatting, of every package.
-pub(crate) fn format() -> Result<()> {
-    step("format", || command::run(cargo().args(["fmt", "--all", "--", "--check"])))
+pub(crate) fn format(workspace: &Workspace) -> Result<()> {
+    step("format", || {
+        command::run(cargo().args(["fmt", "--all", "--", "--check"]))?;
+        let mut format = cargo();
+        format.args(["fmt", "--manifest-path"]).arg(drivers(workspace)).args(["--", "--check"]);
+        command::run(&mut format)
+    })
 }
 
 /// The layers' rule.
@@ -62,7 +73,7 @@ pub(crate) fn size(workspace: &Workspace) -> Result<()> {
 }
 
 /// Clippy over everything, warnings denied.
-pub(crate) fn clippy() -> Result<()> {
+pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
     step("clippy", || {
         command::run(cargo().args([
             "clippy",
@@ -72,7 +83,11 @@ pub(crate) fn clippy() -> Result<()> {
             "--",
             "-D",
             "warnings",
-        ]))
+        ]))?;
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--quiet", "--locked", "--target", NO_OS, "--manifest-path"]);
+        clippy.arg(drivers(workspace)).arg("--target-dir").arg(&workspace.target);
+        command::run(clippy.args(["--", "-D", "warnings"]))
     })
 }
 
@@ -125,11 +140,17 @@ pub(crate) fn licences(workspace: &Workspace) -> Result<()> {
             Some(installed) => installed,
             None => installed_deny(&own)?,
         };
-        command::run(
-            Command::new(program)
-                .args(["--log-level", "error", "check", "licenses", "bans", "sources"])
-                .current_dir(&workspace.root),
-        )
+        [workspace.root.join("Cargo.toml"), drivers(workspace)].iter().try_for_each(|manifest| {
+            command::run(
+                Command::new(&program)
+                    .args(["--log-level", "error", "--manifest-path"])
+                    .arg(manifest)
+                    .arg("--config")
+                    .arg(workspace.root.join("deny.toml"))
+                    .args(["check", "licenses", "bans", "sources"])
+                    .current_dir(&workspace.root),
+            )
+        })
     })
 }
 

@@ -24,11 +24,11 @@ const NEEDED: &[(&str, &str)] = &[
 pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     gates::targets()?;
     install(NEEDED)?;
-    gates::format()?;
+    gates::format(workspace)?;
     gates::layers(workspace)?;
     gates::size(workspace)?;
     guests::everything(workspace)?;
-    gates::clippy()?;
+    gates::clippy(workspace)?;
     gates::bare_clippy()?;
     gates::documentation()?;
     gates::no_std(workspace)?;
@@ -43,10 +43,10 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     gates::targets()?;
     let gates: [(&str, &dyn Fn() -> Result<()>); 11] = [
-        ("format", &gates::format),
+        ("format", &|| gates::format(workspace)),
         ("layers", &|| gates::layers(workspace)),
         ("sizes", &|| gates::size(workspace)),
-        ("clippy", &gates::clippy),
+        ("clippy", &|| gates::clippy(workspace)),
         ("clippy of the bare machine", &gates::bare_clippy),
         ("licences", &|| gates::licences(workspace)),
         ("documentation", &gates::documentation),

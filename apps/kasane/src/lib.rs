@@ -6,6 +6,7 @@ mod commands;
 mod console;
 mod critical;
 mod gdb;
+mod notices;
 mod outcome;
 mod report;
 mod settings;

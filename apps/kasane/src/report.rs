@@ -10,6 +10,15 @@ use crate::critical::CriticalTable;
 use crate::outcome::{ExitStatus, Failure};
 use crate::vm::ProcessorReport;
 
+/// What standard error is while the program says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Screen {
+    /// Lines end as usual.
+    Lines,
+    /// A terminal that may be in raw mode, in the middle of a line of the guest's.
+    Raw,
+}
+
 /// In which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -32,9 +41,17 @@ impl Form {
 
     /// Prints an event: a sentence, or its name with details.
     pub(crate) fn event(self, sentence: &str, name: &str, details: &Value) {
-        match self {
-            Self::Text => eprintln!("kasane: {sentence}"),
-            Self::Json => eprintln!("{}", with_event(name, details)),
+        self.event_on(Screen::Lines, sentence, name, details);
+    }
+
+    /// The same on such a screen.
+    pub(crate) fn event_on(self, screen: Screen, sentence: &str, name: &str, details: &Value) {
+        match (self, screen) {
+            (Self::Text, Screen::Lines) => eprintln!("kasane: {sentence}"),
+            (Self::Text, Screen::Raw) => eprint!("\r\nkasane: {sentence}\r\n"),
+            (Self::Json, Screen::Lines | Screen::Raw) => {
+                eprintln!("{}", with_event(name, details));
+            }
         }
     }
 }

@@ -73,6 +73,21 @@ fn a_guest_that_hangs_ends_with_status_4() {
 }
 
 #[test]
+fn a_port_that_the_host_chose_is_told() {
+    let forward = ["--net", "nat", "--forward", "tcp:127.0.0.1:0:22"];
+    let text = run(&[HELLO, POWER_OFF], &forward);
+    let json = run(&[HELLO, POWER_OFF], &[&forward[..], &["--json"]].concat());
+
+    let (text, json) = (stderr(&text), stderr(&json));
+    let sentence = text.lines().find(|line| line.ends_with(" is port 22 of the guest (tcp)"));
+    let host = sentence.unwrap().strip_prefix("kasane: ").unwrap().split(' ').next().unwrap();
+    let address: std::net::SocketAddr = host.parse().unwrap();
+    assert!(address.ip().is_loopback() && address.port() != 0, "{text}");
+    let event = json.lines().find(|line| line.contains(r#""event":"forward""#)).unwrap();
+    assert!(event.contains(r#""guest_port":22"#) && !event.contains(":0\""), "{event}");
+}
+
+#[test]
 fn a_reset_starts_the_machine_again() {
     let output = run(&[HELLO, RESET], &["--timeout", "5", "--stats"]);
 

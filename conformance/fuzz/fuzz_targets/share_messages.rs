@@ -11,7 +11,7 @@ fuzz_target!(|input: (bool, Vec<(u8, u8, u16, Vec<u8>)>)| {
     std::fs::create_dir(&folder).expect("a folder");
     std::fs::create_dir(folder.join("a")).expect("a folder in it");
     let access = if read_only { ShareAccess::ReadOnly } else { ShareAccess::ReadWrite };
-    let server = Server::open(&folder, access).expect("the folder");
+    let server = Server::open(&folder, access, 0).expect("the folder");
     for (operation, node, room, body) in messages {
         let mut message = vec![0; 4];
         message.extend(u32::from(operation).to_le_bytes());

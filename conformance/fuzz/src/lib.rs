@@ -13,7 +13,7 @@ use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::{CpuModel, CpuModelName, Feature, FeatureSet};
 use kasane_cpu::{AccessSize, Entry, Exit, Partition, Vcpu};
 use kasane_interp::{InterpConfig, InterpPartition};
-use kasane_machine::{Action, Machine, MachineConfig, MachinePorts, PciDevice};
+use kasane_machine::{Action, Machine, MachineConfig, MachineDevice, MachinePorts};
 use kasane_memory::{Ram, RamSlot};
 use kasane_ports::{Clock, Console, Entropy, HeavyBarrier, Kick, Trace, TraceEvent};
 use parking_lot::RawMutex;
@@ -89,7 +89,7 @@ pub fn machine() -> (Arc<Machine<RawMutex>>, Arc<Home>) {
 
 /// A machine with 2 processors and these devices, and its memory: 64 KiB.
 #[must_use]
-pub fn machine_with(devices: Vec<PciDevice>) -> (Arc<Machine<RawMutex>>, Arc<Home>, Arc<Ram>) {
+pub fn machine_with(devices: Vec<MachineDevice>) -> (Arc<Machine<RawMutex>>, Arc<Home>, Arc<Ram>) {
     let apics = Arc::new(ApicBus::new(2));
     let home = Home::new(apics.clone());
     let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 16)]));

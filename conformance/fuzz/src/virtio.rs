@@ -7,14 +7,14 @@ use arbitrary::Arbitrary;
 use kasane_cpu::{AccessSize, Exit};
 use kasane_devices::virtio::queue::RingForm;
 use kasane_devices::virtio::{Interface, Offer};
-use kasane_machine::{DeviceKind, Machine, PciDevice};
+use kasane_machine::{DeviceKind, Machine, MachineDevice, Place, layout};
 use kasane_memory::{GuestMemory, Ram};
 use kasane_ports::{
     BlockBackend, BlockCompletion, BlockCompletions, BlockError, BlockInfo, BlockOperation,
     BlockRequest,
 };
 use kasane_spec_virtio::pci::common;
-use kasane_spec_virtio::{feature, status};
+use kasane_spec_virtio::{feature, mmio, status};
 use parking_lot::{Mutex, RawMutex};
 
 use crate::{Size, machine_with};
@@ -61,6 +61,8 @@ pub enum DriverStep {
 pub struct Shape {
     packed: bool,
     transitional: bool,
+    /// Registers in memory, and no function on the bus.
+    in_memory: bool,
 }
 
 /// What the backend of the device does when it may.
@@ -71,6 +73,7 @@ struct Driver {
     machine: Arc<Machine<RawMutex>>,
     ram: Arc<Ram>,
     backend: Backend,
+    place: Place,
 }
 
 /// Runs the steps against a device.
@@ -79,10 +82,11 @@ pub fn run(kind: DeviceKind, shape: Shape, backend: Backend, steps: &[DriverStep
         interface: if shape.transitional { Interface::Transitional } else { Interface::Modern },
         best_form: if shape.packed { RingForm::Packed } else { RingForm::Split },
     };
-    let device = PciDevice { name: "device".into(), slot: None, offer, kind };
+    let place = if shape.in_memory { Place::Mmio } else { Place::Pci(None) };
+    let device = MachineDevice { name: "device".into(), place, offer, kind };
     let (machine, _, ram) = machine_with(vec![device]);
-    let driver = Driver { machine, ram, backend };
-    driver.place();
+    let driver = Driver { machine, ram, backend, place };
+    driver.place_bars();
     for step in steps {
         driver.step(step);
     }
@@ -103,7 +107,10 @@ impl Driver {
         self.port(0xCFC, AccessSize::Dword, value);
     }
     fn memory(&self, offset: u64, size: AccessSize, value: Option<u64>) {
-        let gpa = BAR + offset;
+        let gpa = match self.place {
+            Place::Pci(_) => BAR + offset,
+            Place::Mmio => layout::mmio_device(0) + offset % mmio::LEN,
+        };
         let exit = match value {
             Some(value) => Exit::MmioWrite { gpa, size, value: value & size.mask() },
             None => Exit::MmioRead { gpa, size },
@@ -112,13 +119,42 @@ impl Driver {
     }
 
     /// Puts the BARs where they are looked for.
-    fn place(&self) {
+    fn place_bars(&self) {
         self.config(0x10, Some(PORTS.into()));
         self.config(0x18, Some(BAR as u32));
         self.config(0x04, Some(7));
     }
 
     fn set_up(&self, features: u64) {
+        match self.place {
+            Place::Pci(_) => self.set_up_function(features),
+            Place::Mmio => self.set_up_registers(features),
+        }
+    }
+
+    fn set_up_registers(&self, features: u64) {
+        let set = |at: u32, value: u64| self.memory(at.into(), AccessSize::Dword, Some(value));
+        set(mmio::STATUS, 0);
+        set(mmio::STATUS, (status::ACKNOWLEDGE | status::DRIVER).into());
+        for half in [0u64, 1] {
+            set(mmio::DRIVER_FEATURES_SEL, half);
+            set(mmio::DRIVER_FEATURES, features >> (32 * half));
+        }
+        set(mmio::STATUS, status::FEATURES_OK.into());
+        for queue in 0..16u64 {
+            let base = QUEUES + QUEUE_STRIDE * queue;
+            set(mmio::QUEUE_SEL, queue);
+            set(mmio::QUEUE_NUM, QUEUE_SIZE.into());
+            set(mmio::QUEUE_DESC_LOW, base);
+            set(mmio::QUEUE_DRIVER_LOW, base + 0x100);
+            set(mmio::QUEUE_DEVICE_LOW, base + 0x200);
+            set(mmio::QUEUE_READY, 1);
+            let _inside = self.ram.fill(base + 0x100, 0x200, 0);
+        }
+        set(mmio::STATUS, status::DRIVER_OK.into());
+    }
+
+    fn set_up_function(&self, features: u64) {
         use AccessSize::{Byte, Dword, Word};
         let set = |offset: u32, size, value: u64| self.memory(offset.into(), size, Some(value));
         set(common::STATUS, Byte, 0);
@@ -158,7 +194,13 @@ impl Driver {
             }
             DriverStep::Config { at, value } => self.config((*at).into(), *value),
             DriverStep::Notify { queue } => {
-                self.memory(0x3000 + 4 * u64::from(*queue), AccessSize::Word, Some(0));
+                let queue = u64::from(*queue);
+                match self.place {
+                    Place::Pci(_) => self.memory(0x3000 + 4 * queue, AccessSize::Word, Some(0)),
+                    Place::Mmio => {
+                        self.memory(mmio::QUEUE_NOTIFY.into(), AccessSize::Dword, Some(queue));
+                    }
+                }
             }
             DriverStep::SetUp { features, packed } => {
                 let packed = if *packed { feature::RING_PACKED } else { 0 };
@@ -175,7 +217,7 @@ impl Driver {
             }
             DriverStep::Reset => {
                 self.machine.reset().expect("the machine's own state");
-                self.place();
+                self.place_bars();
             }
             DriverStep::SaveAndRestore => {
                 let sections = self.machine.save();

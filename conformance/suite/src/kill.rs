@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -111,10 +112,10 @@ impl Kills {
 }
 
 /// Removed at the end.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(folder: PathBuf) -> Result<Self, String> {
+    pub(crate) fn new(folder: PathBuf) -> Result<Self, String> {
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         Ok(Self(folder))
     }
@@ -127,7 +128,7 @@ impl Drop for Scratch {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-fn next_random(state: &mut u64) -> u64 {
+pub(crate) fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -194,7 +195,7 @@ impl<R: Read> Console<R> {
     }
 }
 
-fn create(image: &Path, format: Format) -> Result<(), String> {
+pub(crate) fn create(image: &Path, format: Format) -> Result<(), String> {
     match format {
         Format::Raw => File::create(image)
             .and_then(|file| file.set_len(DISK_LEN_BYTES))
@@ -208,7 +209,7 @@ fn create(image: &Path, format: Format) -> Result<(), String> {
 }
 
 /// Whether an image has clusters that nothing uses; an error if it is damaged.
-fn leaks(image: &Path, format: Format) -> Result<bool, String> {
+pub(crate) fn leaks(image: &Path, format: Format) -> Result<bool, String> {
     match format {
         Format::Raw => Ok(false),
         Format::Qcow2 => {
@@ -220,7 +221,7 @@ fn leaks(image: &Path, format: Format) -> Result<bool, String> {
 }
 
 /// The disk's content as a file.
-fn as_raw(image: &Path, format: Format, folder: &Path) -> Result<PathBuf, String> {
+pub(crate) fn as_raw(image: &Path, format: Format, folder: &Path) -> Result<PathBuf, String> {
     match format {
         Format::Raw => Ok(image.to_owned()),
         Format::Qcow2 => {
@@ -254,10 +255,18 @@ fn qemu_img(command: &mut Command) -> Result<i32, String> {
 /// Looks for all records up to `last` that a later lap can't have begun to overwrite.
 fn verify(raw: &Path, last: u64) -> Result<(), String> {
     let unreadable = |error| format!("{}: {error}", raw.display());
-    let mut disk = File::open(raw).map_err(unreadable)?;
     let slots = Slots::of_disk(DISK_LEN_BYTES).map_err(unreadable)?;
     let overwritten = (last + ON_THE_WAY).saturating_sub(slots.count());
-    let lost = slots.lost(&mut disk, overwritten + 1..last + 1).map_err(unreadable)?;
+    verify_all(raw, overwritten + 1..last + 1)
+}
+
+/// Looks for these records.
+pub(crate) fn verify_all(raw: &Path, numbers: Range<u64>) -> Result<(), String> {
+    let unreadable = |error| format!("{}: {error}", raw.display());
+    let mut disk = File::open(raw).map_err(unreadable)?;
+    let slots = Slots::of_disk(DISK_LEN_BYTES).map_err(unreadable)?;
+    let last = numbers.end.saturating_sub(1);
+    let lost = slots.lost(&mut disk, numbers).map_err(unreadable)?;
     match lost.as_slice() {
         [] => Ok(()),
         [Lost { sequence, found }, ..] => Err(format!(

@@ -8,6 +8,7 @@ mod kill;
 mod own;
 mod program;
 pub mod record;
+mod saves;
 
 pub use debian::DebianDisk;
 pub use dialogue::{Answer, Dialogue};
@@ -15,3 +16,4 @@ pub use hypervisor::{Hypervisor, PcMachine};
 pub use kill::{Format, Kills, Outcome};
 pub use own::OwnGuest;
 pub use program::{Guests, Kasane, Run, own_guests, run_parameter};
+pub use saves::Saves;

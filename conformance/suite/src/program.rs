@@ -85,6 +85,11 @@ impl Kasane {
         }
         Err(format!("{} is not there: run `cargo build --release -p kasane`", path.display()))
     }
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
     /// Starts it with these arguments, no input, and its standard output in a pipe.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use kasane_conformance::{Guests, Kasane, Run, run_parameter};
+use kasane_conformance::{Format, Guests, Kasane, Run, Saves, run_parameter};
 
 /// Exits of a whole boot, about.
 const BOOT_EXITS: u64 = 25_000;
@@ -110,6 +110,27 @@ fn a_boot_on_two_processors_goes_on_after_each_of_ten_saves() {
 fn a_boot_goes_on_under_the_other_engine_after_each_of_ten_saves() {
     interrupted_boot(1, 10, &["interp", "translate"]);
     interrupted_boot(1, 10, &["translate", "interp"]);
+}
+
+/// A guest that writes to a disk is saved while it does, again and again.
+#[cfg(target_os = "linux")]
+fn saved_while_it_writes(count: u64, format: Format, cpus: u32, engines: [&'static str; 2]) {
+    let writing = Saves { count, format, cpus, engines, seed: seed() }.run();
+
+    let writing = writing.unwrap_or_else(|error| panic!("{error}"));
+    assert!(writing * 2 > count, "only {writing} saves of {count} came while it wrote");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_guest_that_writes_to_a_raw_disk_goes_on_after_each_of_six_saves() {
+    saved_while_it_writes(6, Format::Raw, 2, ["translate", "translate"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_guest_that_writes_to_a_qcow2_disk_goes_on_under_the_other_engine_after_each_of_six_saves() {
+    saved_while_it_writes(6, Format::Qcow2, 1, ["translate", "interp"]);
 }
 
 #[test]

@@ -58,10 +58,35 @@ pub struct ShareDefinition {
     pub read_only: bool,
 }
 
+/// How the guest reaches its virtio devices (virtio 1.2 §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VirtioTransport {
+    /// As functions of the PCI bus.
+    #[default]
+    Pci,
+    /// As registers in memory, for guests without a driver for PCI.
+    Mmio,
+}
+
+impl VirtioTransport {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pci => "pci",
+            Self::Mmio => "mmio",
+        }
+    }
+}
+
 /// All of a machine's devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DevicesDefinition {
+    /// How the guest reaches all of them.
+    #[serde(default)]
+    pub transport: VirtioTransport,
     /// Disks, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disk: Vec<DiskDefinition>,
@@ -95,6 +120,7 @@ const fn yes() -> bool {
 impl Default for DevicesDefinition {
     fn default() -> Self {
         Self {
+            transport: VirtioTransport::Pci,
             disk: Vec::new(),
             net: one_net(),
             share: Vec::new(),

@@ -33,7 +33,7 @@ mod size;
 pub use boot::BootDefinition;
 pub use devices::{
     DeviceName, DevicesDefinition, DiskDefinition, DiskSerial, GuestCid, InvalidDevice, MacAddress,
-    NetDefinition, PciSlot, ShareDefinition,
+    NetDefinition, PciSlot, ShareDefinition, VirtioTransport,
 };
 pub use error::DefinitionError;
 pub use home::{

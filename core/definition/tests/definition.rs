@@ -15,6 +15,7 @@ initrd = "initrd.img"
 append = "console=ttyS0 quiet"
 
 [devices]
+transport = "pci"
 rng = true
 balloon = false
 vsock = 5

@@ -100,11 +100,17 @@ impl core::error::Error for RestoreError {}
 pub trait Saved: Send + Sync {
     /// The stable name of the device's section.
     fn section_name(&self) -> &str;
+    /// From now on nothing comes in from the device's backend, so that neither its state nor guest
+    /// memory changes by it. Returns when no call of the backend's is under way. As many calls of
+    /// [`release`](Self::release) end it as there were of this.
+    fn hold(&self) {}
+    /// The device's backend may go on, and is told so.
+    fn release(&self) {}
     /// Waits until what the device has under way elsewhere is done, so that it can be saved. No
     /// vCPU runs.
     fn settle(&self) {}
-    /// The state now. The machine is paused: no vCPU runs, no deadline is being served, and
-    /// `settle` was called.
+    /// The state now. The machine is paused: no vCPU runs, no deadline is being served, the device
+    /// is held, and `settle` was called.
     fn save(&self) -> Section;
     /// Takes over a saved state and drives the output wires to their saved levels, without
     /// repeating one-time effects.

@@ -51,8 +51,11 @@ struct Pair<'a> {
     ours: Queue,
     place: QueuePlace,
     features: u64,
-    /// Descriptors that the driver has used up.
+    /// Descriptors that the driver has used up since it has all of them.
     used_up: u16,
+    /// Chains that were made available, and that were given back.
+    available: u16,
+    used: u16,
     tables: u64,
 }
 
@@ -73,11 +76,26 @@ impl<'a> Pair<'a> {
         ours.set_place(place);
         ours.enable(RingForm::Split).unwrap();
         let ram = Ram::new(vec![RamSlot::allocated(0, RAM_LEN)]);
-        Self { mmap, mock, ram, theirs, ours, place, features, used_up: 0, tables: TABLES }
+        Self {
+            mmap,
+            mock,
+            ram,
+            theirs,
+            ours,
+            place,
+            features,
+            used_up: 0,
+            available: 0,
+            used: 0,
+            tables: TABLES,
+        }
     }
 
-    /// The mock driver makes chains available, as long as its table has room.
+    /// The mock driver, to which everything was given back, makes chains available, as long as its
+    /// table has room.
     fn offer(&mut self, plans: &[ChainPlan]) {
+        self.used_up = 0;
+        self.tables = TABLES;
         for plan in plans {
             let mut chain = descriptors(plan);
             if plan.2 {
@@ -106,7 +124,23 @@ impl<'a> Pair<'a> {
                 .collect();
             self.mock.add_desc_chains(&raw, self.used_up).unwrap();
             self.used_up += chain.len() as u16;
+            self.wrap();
         }
+    }
+
+    /// The mock driver doesn't know that a ring begins again at its end: it has put the newest entry
+    /// behind it.
+    fn wrap(&mut self) {
+        let entry = |index: u16| GuestAddress(self.place.driver + 4 + 2 * u64::from(index));
+        let head: u16 = self.mmap.read_obj(entry(self.available)).unwrap();
+        self.mmap.write_obj(head, entry(self.available % SIZE)).unwrap();
+        self.available += 1;
+    }
+
+    /// The driver wants to be told of the next chain that is used, or of one so many behind it.
+    fn want_event(&self, beyond: u16) {
+        let at = self.place.driver + 4 + 2 * u64::from(SIZE);
+        self.mmap.write_obj(self.used + beyond, GuestAddress(at)).unwrap();
     }
 
     /// What the driver wrote goes to our memory too; what the devices wrote stays.
@@ -148,7 +182,7 @@ proptest! {
     #[test]
     fn both_devices_see_and_do_the_same(
         event_idx in prop::sample::select(vec![0, feature::EVENT_IDX]),
-        rounds in prop::collection::vec((chains(), 0u16..6), 1..6),
+        rounds in prop::collection::vec((chains(), 0u16..6), 1..40),
         lens in prop::collection::vec(any::<u32>(), 16),
     ) {
         let mmap: GuestMemoryMmap =
@@ -157,9 +191,7 @@ proptest! {
         let mut lens = lens.into_iter().cycle();
         for (plans, event) in rounds {
             pair.offer(&plans);
-            // The driver's used event, behind the available ring.
-            let at = GuestAddress(pair.place.driver + 4 + 2 * u64::from(SIZE));
-            pair.mmap.write_obj(event, at).unwrap();
+            pair.want_event(event);
             pair.copy_from_driver();
             let mut taken = pair.take();
             for (_, theirs, ours) in &taken {
@@ -170,6 +202,7 @@ proptest! {
             }
             taken.reverse();
             let any = !taken.is_empty();
+            pair.used += taken.len() as u16;
             for (head, _, chain) in taken {
                 let len = lens.next().unwrap();
                 pair.theirs.add_used(pair.mmap, head, len).unwrap();

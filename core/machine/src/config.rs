@@ -25,6 +25,8 @@ pub struct MachineConfig {
     pub tsc_hz: u64,
     /// Whether the configuration space is in memory too (MCFG). The i440FX of old had none.
     pub ecam: bool,
+    /// Devices with registers in memory, which the tables name; a machine counts its own.
+    pub mmio_devices: u8,
     /// What a triple fault does.
     pub on_crash: CrashPolicy,
 }
@@ -37,6 +39,7 @@ impl Default for MachineConfig {
             memory_bytes: 512 << 20,
             tsc_hz: 1_000_000_000,
             ecam: false,
+            mmio_devices: 0,
             on_crash: CrashPolicy::Stop,
         }
     }

@@ -12,12 +12,13 @@ use kasane_devices::virtio::Offer;
 use kasane_devices::virtio::blk::DiskShape;
 use kasane_memory::{GuestMemory, Ram, RamSlot};
 use kasane_ports::{BlockBackend, BlockCompletion, BlockCompletions, BlockInfo, BlockRequest};
+use kasane_spec_virtio::mmio;
 use parking_lot::{Mutex, RawMutex};
 
 use crate::tests::Home;
 use crate::{
-    Action, DeviceKind, Machine, MachineConfig, MachineError, MachinePorts, PciDevice,
-    SavedStateError,
+    Action, DeviceKind, Machine, MachineConfig, MachineDevice, MachineError, MachinePorts, Place,
+    SavedStateError, layout,
 };
 
 /// A disk that does nothing until it is drained.
@@ -54,17 +55,27 @@ struct Guest {
     ram: Arc<Ram>,
 }
 
-fn disk(name: &str, slot: Option<u8>) -> PciDevice {
+fn disk(name: &str, slot: Option<u8>) -> MachineDevice {
     let shape = DiskShape { serial: [0; 20], queues: 1 };
     let kind = DeviceKind::Disk { backend: Arc::new(LateDisk::default()), shape };
-    PciDevice { name: name.into(), slot, offer: Offer::default(), kind }
+    MachineDevice { name: name.into(), place: Place::Pci(slot), offer: Offer::default(), kind }
 }
 
-fn entropy(name: &str) -> PciDevice {
-    PciDevice { name: name.into(), slot: None, offer: Offer::default(), kind: DeviceKind::Entropy }
+fn entropy(name: &str) -> MachineDevice {
+    MachineDevice {
+        name: name.into(),
+        place: Place::Pci(None),
+        offer: Offer::default(),
+        kind: DeviceKind::Entropy,
+    }
 }
 
-fn guest(devices: Vec<PciDevice>) -> Result<Guest, MachineError> {
+/// The same device with registers in memory.
+fn in_memory(device: MachineDevice) -> MachineDevice {
+    MachineDevice { place: Place::Mmio, ..device }
+}
+
+fn guest(devices: Vec<MachineDevice>) -> Result<Guest, MachineError> {
     let home = Arc::new(Home::default());
     let ram = Arc::new(Ram::new(vec![RamSlot::allocated(0, 1 << 20)]));
     let ports = MachinePorts {
@@ -125,7 +136,12 @@ impl Guest {
         ] {
             self.write(offset, size, value);
         }
-        // A header of type 4 (flush), and a byte for the status.
+        self.offer_flush();
+        self.write(0x3000, Word, 0);
+    }
+
+    /// A header of type 4 (flush), and a byte for the status.
+    fn offer_flush(&self) {
         self.ram.store_u32(0x2_0000, 4).unwrap();
         for (n, (address, len, flags)) in [(0x2_0000, 16, 1), (0x2_0010, 1, 2)].iter().enumerate() {
             let at = RINGS + 16 * n as u64;
@@ -135,7 +151,40 @@ impl Guest {
             self.ram.store_u16(at + 14, 1).unwrap();
         }
         self.ram.store_u16(RINGS + 0x1002, 1).unwrap();
-        self.write(0x3000, Word, 0);
+    }
+
+    fn register(&self, device: u8, offset: u32) -> u64 {
+        let gpa = layout::mmio_device(device) + u64::from(offset);
+        match self.machine.handle(0, &Exit::MmioRead { gpa, size: Dword }) {
+            Action::Enter(kasane_cpu::Entry::Value(value)) => value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The same for the first device with registers in memory.
+    fn flush_by_registers(&self) {
+        for (offset, value) in [
+            (mmio::STATUS, 3),
+            (mmio::DRIVER_FEATURES_SEL, 1),
+            (mmio::DRIVER_FEATURES, 1),
+            (mmio::DRIVER_FEATURES_SEL, 0),
+            (mmio::DRIVER_FEATURES, 1 << 9),
+            (mmio::STATUS, 11),
+            (mmio::QUEUE_NUM, 8),
+            (mmio::QUEUE_DESC_LOW, RINGS),
+            (mmio::QUEUE_DRIVER_LOW, RINGS + 0x1000),
+            (mmio::QUEUE_DEVICE_LOW, RINGS + 0x2000),
+            (mmio::QUEUE_READY, 1),
+            (mmio::STATUS, 15),
+        ] {
+            self.set_register(offset, value);
+        }
+        self.offer_flush();
+        self.set_register(mmio::QUEUE_NOTIFY, 0);
+    }
+    fn set_register(&self, offset: u32, value: u64) {
+        let gpa = layout::mmio_device(0) + u64::from(offset);
+        self.machine.handle(0, &Exit::MmioWrite { gpa, size: Dword, value });
     }
 
     fn used(&self) -> u16 {
@@ -163,6 +212,51 @@ fn lists_that_can_not_be_are_refused() {
     assert_eq!(error(both).as_deref(), Some("impossible PCI function"));
     let many = (0..30).map(|n| entropy(&n.to_string())).collect();
     assert_eq!(error(many).as_deref(), Some("no PCI slot for device `29`"));
+    let many = (0..33).map(|n| in_memory(entropy(&n.to_string()))).collect();
+    let message = "no place in memory for device `32`: there are 32";
+    assert_eq!(error(many).as_deref(), Some(message));
+}
+
+#[test]
+fn registers_in_memory_are_one_behind_the_other_beside_the_bus() {
+    let guest = guest(vec![entropy("a"), in_memory(disk("b", None)), in_memory(entropy("c"))]);
+    let guest = guest.unwrap();
+    assert_eq!([3, 4].map(|slot| guest.config(slot, 0)), [0x1044_1AF4, 0xFFFF_FFFF]);
+    let ids = [0, 1].map(|n| (guest.register(n, mmio::MAGIC), guest.register(n, mmio::DEVICE_ID)));
+    assert_eq!(ids, [(0x7472_6976, 2), (0x7472_6976, 4)]);
+    assert_eq!(guest.register(2, mmio::MAGIC), 0xFFFF_FFFF);
+    assert_eq!(guest.machine.config().mmio_devices, 2);
+}
+
+#[test]
+fn devices_in_memory_are_saved_and_reset_like_others() {
+    let old = guest(vec![in_memory(disk("vda", None))]).unwrap();
+    let fresh = old.machine.save();
+    old.flush_by_registers();
+
+    let sections = old.machine.save();
+
+    assert_eq!((old.used(), old.register(0, mmio::INTERRUPT_STATUS)), (1, 1));
+    let new = guest(vec![in_memory(disk("vda", None))]).unwrap();
+    new.machine.restore(&sections).unwrap();
+    assert_eq!(new.machine.save(), sections);
+    new.machine.reset().unwrap();
+    assert_eq!((new.register(0, mmio::STATUS), new.register(0, mmio::INTERRUPT_STATUS)), (0, 0));
+    assert_eq!(virtio_sections(new.machine.save()), virtio_sections(fresh));
+    let on_the_bus = guest(vec![disk("vda", None)]).unwrap();
+    let error = on_the_bus.machine.restore(&sections).unwrap_err().to_string();
+    assert!(error.contains("virtio-blk.vda at 0xfec10000"), "{error}");
+}
+
+#[test]
+fn a_reset_waits_for_devices_in_memory() {
+    let guest = guest(vec![in_memory(disk("vda", None))]).unwrap();
+    guest.flush_by_registers();
+    guest.machine.reset().unwrap();
+    assert_eq!(guest.register(0, mmio::STATUS), 0);
+    guest.flush_by_registers();
+    drop(guest.machine.hold());
+    assert_eq!(guest.used(), 1);
 }
 
 #[test]
@@ -181,6 +275,10 @@ fn a_machine_is_saved_when_its_disks_are_done_and_goes_on() {
     assert_eq!(new.machine.save(), sections);
 }
 
+fn virtio_sections(sections: Vec<kasane_devices::Section>) -> Vec<kasane_devices::Section> {
+    sections.into_iter().filter(|section| section.name.starts_with("virtio")).collect()
+}
+
 #[test]
 fn a_reset_takes_the_devices_with_it() {
     let guest = guest(vec![disk("vda", None)]).unwrap();
@@ -188,10 +286,7 @@ fn a_reset_takes_the_devices_with_it() {
     guest.flush();
     guest.machine.reset().unwrap();
     assert_eq!(guest.config(3, 0x18) & !0xF, 0, "no address");
-    let devices = |sections: Vec<kasane_devices::Section>| -> Vec<_> {
-        sections.into_iter().filter(|section| section.name.starts_with("virtio")).collect()
-    };
-    assert_eq!(devices(guest.machine.save()), devices(before));
+    assert_eq!(virtio_sections(guest.machine.save()), virtio_sections(before));
 }
 
 #[test]
@@ -212,7 +307,7 @@ fn a_machine_with_devices_leaves_nothing_behind() {
     let backend = Arc::new(LateDisk::default());
     let shape = DiskShape { serial: [0; 20], queues: 1 };
     let kind = DeviceKind::Disk { backend: backend.clone(), shape };
-    let device = PciDevice { kind, ..disk("vda", None) };
+    let device = MachineDevice { kind, ..disk("vda", None) };
     drop(guest(vec![device]).unwrap());
     assert_eq!(Arc::strong_count(&backend), 1);
 }

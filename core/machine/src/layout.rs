@@ -24,10 +24,30 @@ pub const PCI_MEMORY: core::ops::RangeInclusive<u64> = LOW_RAM_MAX..=0xFEBF_FFFF
 pub const ECAM: u64 = 0xE000_0000;
 /// Length of the ECAM window.
 pub const ECAM_LEN: u64 = 0x1000_0000;
+/// Registers of the first virtio device that is not on the PCI bus. They are behind the I/O APIC,
+/// where no PCI window is.
+pub const MMIO_DEVICES: u64 = 0xFEC1_0000;
+/// The most devices of that kind.
+pub const MMIO_DEVICES_MAX: u8 = 32;
+/// Inputs of the I/O APIC that have no ISA interrupt: those devices share them.
+const MMIO_GSIS: core::ops::Range<u32> = 16..24;
 /// PIIX4 power management block: see [`kasane_spec_pc::acpi_pm`] for what is in it.
 pub const PM_BASE: u16 = 0x600;
 /// The SCI's interrupt line.
 pub const SCI_IRQ: u8 = kasane_spec_pc::irq::SCI;
+
+/// Where the registers of a virtio device in memory are, 0 to 31:
+/// [`LEN`](kasane_spec_virtio::mmio::LEN) bytes.
+#[must_use]
+pub const fn mmio_device(index: u8) -> u64 {
+    MMIO_DEVICES.saturating_add(kasane_spec_virtio::mmio::LEN.saturating_mul(index as u64))
+}
+
+/// The I/O APIC's input that the device's interrupt leads to: level-triggered, active high.
+#[must_use]
+pub const fn mmio_gsi(index: u8) -> u32 {
+    MMIO_GSIS.start.saturating_add(index as u32 % (MMIO_GSIS.end - MMIO_GSIS.start))
+}
 
 /// RAM as (base, length) pairs for `memory_bytes` of it: below the hole, then from 4 GiB.
 #[must_use]

@@ -11,6 +11,7 @@ mod config;
 mod devices;
 mod dispatch;
 mod firmware;
+mod hold;
 pub mod layout;
 mod machine;
 mod msr;
@@ -24,8 +25,9 @@ mod tracing;
 mod wiring;
 
 pub use config::{CrashPolicy, MachineConfig};
-pub use devices::{DeviceKind, PciDevice};
+pub use devices::{DeviceKind, MachineDevice, Place};
 pub use dispatch::Action;
+pub use hold::Hold;
 pub use machine::{Machine, MachineError, MachinePorts};
 pub use power::PowerRequest;
 pub use processor_state::{restore_processor, save_processor};

@@ -4,7 +4,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::marker::PhantomData;
 
 use kasane_cpu::apic::{ApicBus, ApicObserver};
 use kasane_devices::pci::PciError;
@@ -14,8 +13,9 @@ use kasane_ports::{Clock, Console, Entropy, Kick, Trace, TraceKind};
 use lock_api::RawMutex;
 
 use crate::config::MachineConfig;
-use crate::devices::PciDevice;
+use crate::devices::{self, MachineDevice};
 use crate::firmware;
+use crate::hold::Gate;
 use crate::power::{PowerLatch, PowerRequest};
 use crate::state::{self, SavedStateError};
 use crate::statistics::{Counters, Statistics};
@@ -42,8 +42,8 @@ pub struct MachinePorts {
     pub apics: Arc<ApicBus>,
     /// Told when [`Machine::next_deadline_ns`] became earlier.
     pub deadline_changed: Arc<dyn Kick>,
-    /// Devices on the PCI bus, beyond the board's own.
-    pub devices: Vec<PciDevice>,
+    /// Devices beyond the board's own.
+    pub devices: Vec<MachineDevice>,
 }
 
 /// A machine that can't be made.
@@ -67,6 +67,11 @@ pub enum MachineError {
     },
     /// A device for which there is no slot, or none like the one it asks for.
     NoSlot {
+        /// Its name.
+        name: String,
+    },
+    /// A device for which there is no more place in memory.
+    NoRegisters {
         /// Its name.
         name: String,
     },
@@ -94,6 +99,9 @@ impl fmt::Display for MachineError {
             Self::Pci(_) => write!(f, "impossible PCI function"),
             Self::DeviceName { name } => write!(f, "two devices are called `{name}`"),
             Self::NoSlot { name } => write!(f, "no PCI slot for device `{name}`"),
+            Self::NoRegisters { name } => {
+                write!(f, "no place in memory for device `{name}`: there are 32")
+            }
         }
     }
 }
@@ -101,7 +109,10 @@ impl fmt::Display for MachineError {
 impl core::error::Error for MachineError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Cpus { .. } | Self::DeviceName { .. } | Self::NoSlot { .. } => None,
+            Self::Cpus { .. }
+            | Self::DeviceName { .. }
+            | Self::NoSlot { .. }
+            | Self::NoRegisters { .. } => None,
             Self::Map(error) => Some(error),
             Self::Pci(error) => Some(error),
         }
@@ -113,7 +124,8 @@ const CPUS_MAX: u32 = 64;
 
 /// A machine's hardware. All methods may be called from any thread.
 ///
-/// Lock order: each chip's lock is a leaf (see `kasane_devices`); the machine itself has none.
+/// Lock order: each chip's lock is a leaf (see `kasane_devices`); before it comes the gate that the
+/// home comes in by.
 pub struct Machine<R: RawMutex> {
     pub(crate) config: MachineConfig,
     pub(crate) clock: Arc<dyn Clock>,
@@ -124,7 +136,8 @@ pub struct Machine<R: RawMutex> {
     pub(crate) tracer: Arc<Tracer>,
     /// All chips as firmware leaves them.
     power_on: Vec<Section>,
-    lock: PhantomData<R>,
+    pub(crate) gate: Gate<R>,
+    pub(crate) console_room: Option<Arc<dyn Kick>>,
 }
 
 impl<R: RawMutex> Drop for Machine<R> {
@@ -147,6 +160,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         if config.cpus == 0 || config.cpus > CPUS_MAX || config.cpus != apics {
             return Err(MachineError::Cpus { asked: config.cpus, apics });
         }
+        let mmio_devices = devices::count_in_memory(&ports.devices);
+        let config = &MachineConfig { mmio_devices, ..config.clone() };
         let tracer = Tracer::new(ports.trace.clone(), ports.clock.clone());
         let observer: Arc<dyn ApicObserver> = tracer.clone();
         ports.apics.observe(&observer);
@@ -165,7 +180,8 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
             power,
             tracer,
             power_on,
-            lock: PhantomData,
+            gate: Gate::default(),
+            console_room: ports.console_room,
         }))
     }
 
@@ -202,12 +218,6 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         }
     }
 
-    /// Input for the first serial port; gives the number of bytes that it took. `console_room`
-    /// is kicked when it takes more.
-    pub fn console_input(&self, bytes: &[u8]) -> usize {
-        self.board.serial.receive(bytes, self.clock.now_ns())
-    }
-
     /// Input for the virtio console; gives the number of bytes that it took. The console's room is
     /// kicked when it takes more. Without such a device all is taken and lost.
     pub fn virtio_console_input(&self, bytes: &[u8]) -> usize {
@@ -227,11 +237,6 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         })
     }
 
-    /// Somebody pressed the power button: a guest with ACPI shuts down and switches off.
-    pub fn power_button(&self) {
-        self.board.power_management.press_power_button();
-    }
-
     /// What a chip has asked of the whole machine; it stands until [`reset`](Self::reset).
     #[must_use]
     pub fn power_request(&self) -> Option<PowerRequest> {
@@ -245,6 +250,7 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
     /// None that is known: the state was the machine's own.
     pub fn reset(&self) -> Result<(), RestoreError> {
         self.board.pci.reset();
+        self.board.controls.mmio.iter().for_each(|registers| registers.reset());
         let battery_backed = self.board.clock.section_name();
         for (device, section) in self.board.saved.iter().zip(&self.power_on) {
             if section.name != battery_backed {
@@ -279,29 +285,26 @@ impl<R: RawMutex + Send + Sync + 'static> Machine<R> {
         self.board.clock.with(|chip, _| chip.follow(wall_clock_ns, now_ns));
     }
 
-    /// Waits until no device has anything under way in a backend. No vCPU may be running.
-    pub fn settle(&self) {
-        self.board.saved.iter().for_each(|device| device.settle());
-    }
-
     /// All devices' state, with a header in front. No vCPU may be running. What is under way in
-    /// backends is waited for.
+    /// backends is waited for. A home that saves more than this [holds](Self::hold) the machine
+    /// meanwhile.
     #[must_use]
     pub fn save(&self) -> Vec<Section> {
-        self.settle();
+        let _hold = self.hold();
         let header = state::header(&self.config, &self.board.devices, self.clock.now_ns());
         let devices = self.board.saved.iter().map(|device| device.save());
         core::iter::once(header).chain(devices).collect()
     }
 
     /// Takes over a saved state. Sections that no device here has are left to others (the
-    /// vCPUs'). No vCPU may be running, and the clock has to stand where the header says.
+    /// vCPUs'). No vCPU may be running, and the clock has to stand where the header says. A home
+    /// that restores more than this [holds](Self::hold) the machine meanwhile.
     ///
     /// # Errors
     /// When the state is of another machine, or damaged; then this machine is as it was.
     pub fn restore(&self, sections: &[Section]) -> Result<(), SavedStateError> {
         state::check(&self.config, &self.board.devices, sections)?;
-        self.settle();
+        let _hold = self.hold();
         let before: Vec<Section> = self.board.saved.iter().map(|device| device.save()).collect();
         let result = self.restore_devices(sections);
         if result.is_err() {

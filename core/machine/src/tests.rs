@@ -26,6 +26,7 @@ pub(crate) struct Home {
     output: Mutex<Vec<u8>>,
     events: Mutex<Vec<TraceEvent>>,
     lane: AtomicUsize,
+    pub(crate) kicks: AtomicUsize,
 }
 
 impl Clock for Home {
@@ -53,7 +54,9 @@ impl Entropy for Home {
 }
 
 impl Kick for Home {
-    fn kick(&self) {}
+    fn kick(&self) {
+        self.kicks.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Trace for Home {
@@ -85,7 +88,7 @@ fn machine_with(
         clock: home.clone(),
         entropy: home.clone(),
         console: home.clone(),
-        console_room: None,
+        console_room: Some(home.clone()),
         debug_console: Some(home.clone()),
         trace: home.clone(),
         memory: Arc::new(Ram::new(alloc::vec![RamSlot::allocated(0, 1 << 20)])),
@@ -551,6 +554,28 @@ fn the_power_button_raises_the_sci() {
 
     machine.power_button();
 
+    let taken = machine.handle(0, &Exit::InterruptWindow);
+    assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x71 }));
+}
+
+#[test]
+fn input_for_a_held_machine_waits_until_it_is_released() {
+    let (machine, home) = machine();
+    write(&machine, 0xB2, Byte, 0xF1);
+    write(&machine, 0x602, Word, 0x0100);
+    write(&machine, 0xA1, Byte, 0xFD);
+    let (first, second) = (machine.hold(), machine.hold());
+    let before = machine.save();
+
+    let taken = machine.console_input(b"typed");
+    machine.power_button();
+    drop(first);
+
+    assert_eq!(taken, 0);
+    assert_eq!(machine.save(), before);
+    let kicks = home.kicks.load(Ordering::Relaxed);
+    drop(second);
+    assert!(home.kicks.load(Ordering::Relaxed) > kicks, "there is room again");
     let taken = machine.handle(0, &Exit::InterruptWindow);
     assert_eq!(taken, Action::Enter(Entry::ExternalInterrupt { vector: 0x71 }));
 }

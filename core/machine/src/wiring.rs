@@ -22,7 +22,7 @@ use kasane_spec_pc::port;
 use lock_api::RawMutex;
 
 use crate::config::MachineConfig;
-use crate::devices::{self, Controls};
+use crate::devices::{self, Buses, Controls};
 use crate::layout;
 use crate::machine::{MachineError, MachinePorts};
 use crate::power::PowerLatch;
@@ -39,7 +39,7 @@ pub(crate) struct Board<R: RawMutex> {
     pub(crate) power_management: Arc<Socket<R, AcpiPm>>,
     /// Devices beyond the board's own, in words.
     pub(crate) devices: String,
-    /// Their slots and kinds.
+    /// Slots and kinds of those on the PCI bus.
     pub(crate) slots: Vec<(u8, &'static str)>,
     /// Devices that the home turns to.
     pub(crate) controls: Controls<R>,
@@ -173,10 +173,12 @@ impl<R: RawMutex + Send + Sync + 'static> Board<R> {
         attach_pci(config, &ports, &memory, &pci)?;
         pci::attach_piix4_pm(&pci, power_management.clone())?;
 
-        let (seated, controls) = devices::attach_all(&pci, home)?;
+        let buses = Buses { pci: &pci, memory: &memory, interrupts: &interrupts };
+        let (seated, controls) = devices::attach_all(&buses, home)?;
         let words: Vec<&str> = seated.iter().map(|device| device.description.as_str()).collect();
         let words = if words.is_empty() { "none".into() } else { words.join(", ") };
-        let slots = seated.iter().map(|device| (device.slot, device.kind)).collect();
+        let slots = seated.iter().filter_map(|device| Some((device.slot?, device.kind)));
+        let slots = slots.collect();
 
         let Chips { timed, mut saved } = chips;
         saved.extend(seated.into_iter().flat_map(|device| device.saved));

@@ -12,5 +12,5 @@ mod terminal;
 pub use console::QueuedConsole;
 pub use hangup::{Typing, await_typing, when_terminal_goes};
 pub use keys::{LeaveKey, Typed};
-pub use signals::{TerminationSignal, die_of, termination};
+pub use signals::{TerminationSignal, die_of, survive_file_size_limit, termination};
 pub use terminal::{RawTerminal, restore, restore_on_panic, stdin_is_terminal};

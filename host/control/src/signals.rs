@@ -39,6 +39,21 @@ pub fn termination(_act: impl FnOnce(TerminationSignal) + Send + 'static) -> io:
     Ok(())
 }
 
+/// From now on a write beyond the limit of a file's size (`ulimit -f`) is an error of that write;
+/// the system would end the process.
+///
+/// # Errors
+/// When the host refuses the handler.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::SIGXFSZ;
+        let nobody_looks = std::sync::Arc::default();
+        signal_hook::flag::register(SIGXFSZ, nobody_looks)?;
+    }
+    Ok(())
+}
+
 /// Ends the process as the signal would have, so that whoever started it sees what happened.
 pub fn die_of(signal: TerminationSignal) -> ! {
     #[cfg(unix)]

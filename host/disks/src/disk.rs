@@ -29,7 +29,7 @@ use crate::limits::Gate;
 use crate::options::{DiskFormat, DiskOptions, HostCache, Waiting};
 use crate::qcow2::Qcow2Image;
 use crate::raw::RawImage;
-use crate::sink::Sink;
+use crate::sink::{Sink, Trouble};
 use crate::{format, sys::Vectors};
 
 /// What one `submit` does on its own thread at most.
@@ -88,11 +88,10 @@ impl Disk {
         Ok(Self { core, gate, ram })
     }
 
-    /// The host's reason for the first request that failed since this was last called: the guest
-    /// only hears that it failed.
-    #[must_use]
-    pub fn take_trouble(&self) -> Option<String> {
-        self.core.sink.take_trouble()
+    /// Who is told, once for each kind, that the storage failed a request: the guest only hears
+    /// that there was an error. Called on any thread, a vCPU's too, so it should return soon.
+    pub fn on_trouble(&self, tell: impl Fn(&Trouble) + Send + Sync + 'static) {
+        self.core.sink.on_trouble(Arc::new(tell));
     }
 }
 

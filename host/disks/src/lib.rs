@@ -4,7 +4,7 @@
 //! A request's data goes between the image and guest memory without a copy in between: the memory
 //! is pinned (`kasane_memory::PinnedMemory`) and its addresses are given to the host. What doesn't
 //! wait is done by the thread that submits it, the rest by `io_uring` or threads (`disk` has the
-//! measurements behind it). A thread that submits needs these system calls: `preadv2`, `pwritev`,
+//! measurements behind it). A thread that submits needs these system calls: `preadv2`, `pwritev`, `lseek`,
 //! `io_uring_enter`, `futex`.
 //!
 //! This crate needs `unsafe` to give the kernel addresses of guest memory, of which there may be
@@ -34,3 +34,4 @@ pub use lock::Holder;
 pub use options::{
     DiskAccess, DiskFormat, DiskLimits, DiskOptions, HostCache, UnknownFormat, Waiting,
 };
+pub use sink::Trouble;

@@ -1,9 +1,9 @@
 //! Where finished requests go, and how many are under way.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use kasane_ports::{BlockCompletion, BlockCompletions};
+use kasane_ports::{BlockCompletion, BlockCompletions, BlockError};
 use parking_lot::{Condvar, Mutex};
 
 use crate::job::{Failed, Job};
@@ -15,7 +15,25 @@ pub(crate) struct Sink {
     under_way: AtomicUsize,
     idle: Mutex<()>,
     became_idle: Condvar,
-    trouble: Mutex<Option<String>>,
+    troubles: Mutex<Troubles>,
+}
+
+/// A disk's storage failed a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind of failure it is: [`BlockError::NoSpace`], [`BlockError::Io`] or
+    /// [`BlockError::ReadOnly`].
+    pub error: BlockError,
+    /// The host's reason.
+    pub why: String,
+}
+
+type Tell = Arc<dyn Fn(&Trouble) + Send + Sync>;
+
+#[derive(Default)]
+struct Troubles {
+    tell: Option<Tell>,
+    told: Vec<BlockError>,
 }
 
 impl Sink {
@@ -36,7 +54,7 @@ impl Sink {
             .into_iter()
             .map(|(job, result)| {
                 if let Err(failed) = &result {
-                    self.note(&failed.why);
+                    self.note(failed);
                 }
                 job.finish(&result)
             })
@@ -64,11 +82,23 @@ impl Sink {
             self.became_idle.wait(&mut guard);
         }
     }
-    fn note(&self, why: &str) {
-        self.trouble.lock().get_or_insert_with(|| why.to_owned());
+    /// Who is told of troubles.
+    pub(crate) fn on_trouble(&self, tell: Tell) {
+        self.troubles.lock().tell = Some(tell);
     }
-    /// The host's reason of the first failure since it was last asked for.
-    pub(crate) fn take_trouble(&self) -> Option<String> {
-        self.trouble.lock().take()
+    fn note(&self, failed: &Failed) {
+        let Failed { error, why } = failed;
+        match error {
+            BlockError::NoSpace | BlockError::Io | BlockError::ReadOnly => {}
+            // The guest's doing, or something that the host lacks and nobody misses.
+            BlockError::OutOfRange | BlockError::Unsupported | BlockError::Memory => return,
+        }
+        let mut troubles = self.troubles.lock();
+        let Some(tell) = troubles.tell.clone().filter(|_| !troubles.told.contains(error)) else {
+            return;
+        };
+        troubles.told.push(*error);
+        drop(troubles);
+        tell(&Trouble { error: *error, why: why.clone() });
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use kasane_host_disks::{
-    DiskAccess, DiskError, DiskFormat, DiskOptions, Holder, HostCache, Waiting,
+    DiskAccess, DiskError, DiskFormat, DiskOptions, Holder, HostCache, Trouble, Waiting,
 };
 use kasane_memory::GuestMemory;
 use kasane_ports::{BlockBackend, BlockError, BlockOperation, GuestRange, ZeroedSpace};
@@ -90,14 +90,16 @@ fn a_file_that_becomes_shorter_is_an_error_and_no_zeros() {
         let folder = Folder::new();
         let options = DiskOptions { waiting, ..raw(&folder, 1 << 20) };
         let mut rig = Rig::new(&options).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        rig.disk.on_trouble(move |trouble| tell.send(trouble.clone()).unwrap());
         File::options().write(true).open(&options.path).unwrap().set_len(4096).unwrap();
 
         assert_eq!(rig.read(0, 4096), Ok(vec![7; 4096]));
         assert_eq!(rig.read(0, 8192), Err(BlockError::Io));
-        assert_eq!(
-            rig.disk.take_trouble().as_deref(),
-            Some("the image became shorter than 1048576 bytes")
-        );
+        assert_eq!(rig.read(0, 8192), Err(BlockError::Io));
+        let why = "the image became shorter than 1048576 bytes".to_owned();
+        let told: Vec<Trouble> = told.try_iter().collect();
+        assert_eq!(told, [Trouble { error: BlockError::Io, why }], "once");
     }
 }
 

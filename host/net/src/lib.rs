@@ -19,7 +19,7 @@ mod thread;
 use std::path::Path;
 use std::sync::Arc;
 
-use kasane_definition::NetChoice;
+use kasane_definition::{Forward, NetChoice};
 use kasane_ports::NetBackend;
 
 pub use capture::{CaptureCounts, Captured};
@@ -31,6 +31,15 @@ pub use tap::Tap;
 
 use nat::{Nat, NatConfig};
 
+/// The network of a machine.
+pub struct Network {
+    /// It.
+    pub backend: Arc<dyn NetBackend>,
+    /// Of a NAT: the forwards in their order, with the ports that the system chose where any was
+    /// asked for.
+    pub forwards: Vec<Forward>,
+}
+
 /// Makes the network of a machine; `None` if it is to have none. `nat` counts for [`NetChoice::Nat`]
 /// only. With `capture`, all frames are written to that file as well.
 ///
@@ -40,17 +49,23 @@ pub fn open(
     choice: &NetChoice,
     nat: &NatConfig,
     capture: Option<&Path>,
-) -> Result<Option<Arc<dyn NetBackend>>, NetError> {
+) -> Result<Option<Network>, NetError> {
+    let mut forwards = Vec::new();
     let network: Arc<dyn NetBackend> = match choice {
-        NetChoice::Nat => Arc::new(Nat::start(nat)?),
+        NetChoice::Nat => {
+            let network = Nat::start(nat)?;
+            forwards = network.forwards().to_vec();
+            Arc::new(network)
+        }
         NetChoice::Lan(name) => lan(name)?,
         NetChoice::Tap(interface) => tap(interface)?,
         NetChoice::None => return Ok(None),
     };
-    Ok(Some(match capture {
+    let backend = match capture {
         Some(path) => Arc::new(Captured::new(network, path)?),
         None => network,
-    }))
+    };
+    Ok(Some(Network { backend, forwards }))
 }
 
 /// The user's folder that LANs have their sockets in; made if it isn't there. `None`: there is no

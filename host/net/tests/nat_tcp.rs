@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::Read;
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +135,10 @@ fn the_server_closes_first_and_still_gets_the_rest() {
 #[test]
 fn a_closed_port_refuses() {
     let mut guest = guest();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound and not listening, so that no other test gets the port meanwhile.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
     let handle = guest.begin(host(port), BUFFER);
     guest.until(|guest| (guest.tcp(handle).state() == State::Closed).then_some(()));
 }

@@ -19,6 +19,12 @@
 //! makes belong to that user, its umask holds, and `chown` to anybody else is refused by the host.
 //! The guest sees the host's numbers of users and groups, and checks permissions by them itself.
 //!
+//! # A guest that was saved
+//! What it knew and had open was the old process's. Here its numbers mean nothing (each server
+//! begins with others), so what it had open answers `ESTALE`, and so does a directory that it
+//! knew; Linux then looks the path up again from the root on, which is always there. Files are
+//! never taken for others.
+//!
 //! # What a guest can use up
 //! Names that it knows ([`NODES_MAX`]), files that it has open (half of the process's), the size
 //! of a message (1 MiB and a little), and the threads of its share.
@@ -34,6 +40,7 @@ mod transfer;
 pub mod wire;
 mod workers;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -72,6 +79,12 @@ pub enum ShareError {
     Threads(#[source] io::Error),
 }
 
+/// A number that no other server has begun with, by all odds; 62 bits, so that there are as many
+/// behind it.
+fn chance() -> u64 {
+    RandomState::new().hash_one(0) >> 2
+}
+
 /// A shared folder. Dropping it ends its threads.
 pub struct Share {
     workers: workers::Workers,
@@ -87,7 +100,7 @@ impl Share {
         access: ShareAccess,
         memory: Arc<dyn GuestMemory>,
     ) -> Result<Self, ShareError> {
-        let server = Server::open(folder, access)?;
+        let server = Server::open(folder, access, chance())?;
         let workers = workers::Workers::start(server, memory).map_err(ShareError::Threads)?;
         Ok(Self { workers })
     }

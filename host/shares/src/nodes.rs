@@ -39,6 +39,16 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
+    /// None; there will be some, with numbers behind `last`.
+    pub(crate) fn behind(last: u64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
+    /// All are forgotten; their numbers don't come again.
+    pub(crate) fn forget_all(&mut self) {
+        *self = Self::behind(self.last);
+    }
+
     /// The path of a node.
     pub(crate) fn path(&self, node: u64) -> Result<Vec<u8>, Errno> {
         let mut names: Vec<&[u8]> = Vec::new();

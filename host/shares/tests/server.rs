@@ -175,3 +175,39 @@ fn open_files_are_bounded() {
     let node = guest.lookup(ROOT, "f").unwrap();
     assert!(guest.open(node, 0).is_ok());
 }
+
+#[test]
+fn what_a_saved_guest_knew_is_stale_and_found_again_by_its_path() {
+    let guest = Guest::new(ReadWrite);
+    fs::create_dir(guest.folder.join("d")).unwrap();
+    let folder = guest.walk("d").unwrap();
+    let (node, file) = guest.create(folder, "f", 0o100_644).unwrap();
+    guest.write(file, 0, b"before").unwrap();
+    fs::write(guest.folder.join("other"), "other").unwrap();
+
+    let guest = guest.restored(ReadWrite);
+    // Others come first, so that their numbers would be the old ones.
+    let other = guest.walk("other").unwrap();
+    let opened = guest.open(other, 2).unwrap();
+
+    assert!(![node, folder].contains(&other) && opened != file);
+    assert_eq!(guest.write(file, 0, b"lost"), Err(errno::STALE));
+    assert_eq!(guest.read(file, 0, 9), Err(errno::STALE));
+    assert_eq!(guest.call(op::GETATTR, node, &[0; 16]), Err(errno::STALE));
+    assert_eq!(guest.lookup(folder, "f"), Err(errno::STALE));
+    assert_eq!(guest.open(node, 0), Err(errno::STALE));
+    let again = guest.open(guest.walk("d/f").unwrap(), 2).unwrap();
+    assert_eq!(guest.read(again, 0, 9).unwrap(), b"before");
+    assert_eq!(guest.read(opened, 0, 9).unwrap(), b"other");
+}
+
+#[test]
+fn numbers_do_not_come_again_after_a_reset() {
+    let guest = Guest::new(ReadWrite);
+    let (node, file) = guest.create(ROOT, "f", 0o100_644).unwrap();
+
+    guest.server.forget_all();
+
+    let (again, file_again) = (guest.walk("f").unwrap(), guest.open(guest.walk("f").unwrap(), 0));
+    assert!(again != node && file_again != Ok(file));
+}

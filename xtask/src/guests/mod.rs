@@ -12,6 +12,7 @@
 //! | `initramfs-toolbox.cpio`, `toolbox/` | busybox, gcc, luajit and node with programs for them; the same tree for this host |
 //! | `debian-root/` | Debian with systemd as a disk image, its kernel, initrd and ssh key |
 //! | `asm/NAME.elf` | our own guests, assembled from `guests/` |
+//! | `drivers/drivers.elf` | our guest with the crate `virtio-drivers`, of `guests/drivers` |
 //! | `../bench/guest` | the program that `cargo xtask bench cpu` measures, and an initramfs with it |
 //! | `apt/` | apt's lists and packages: a state of its own, nothing of the system is changed |
 
@@ -20,6 +21,7 @@ mod assembly;
 mod bench;
 mod cpio;
 mod debian_root;
+mod drivers;
 mod initramfs;
 mod kernel;
 mod libraries;
@@ -33,6 +35,7 @@ use anyhow::{Context, Result};
 use apt::Apt;
 pub(crate) use bench::Measured;
 pub(crate) use cpio::Archive;
+pub(crate) use drivers::FOLDER as DRIVERS_FOLDER;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -66,10 +69,12 @@ enum Guest {
     DebianRoot,
     /// Our own guests, assembled from guests/
     Asm,
+    /// Our own guest that drives virtio devices by the crate virtio-drivers
+    Drivers,
 }
 
 /// What the tests of every day use.
-const ALL: [Guest; 7] = [
+const ALL: [Guest; 8] = [
     Guest::Cloud,
     Guest::Amd64,
     Guest::I386,
@@ -77,6 +82,7 @@ const ALL: [Guest; 7] = [
     Guest::Virtio,
     Guest::Stress,
     Guest::Asm,
+    Guest::Drivers,
 ];
 
 /// What making a guest needs to know.
@@ -153,6 +159,7 @@ fn make_one(place: &Place<'_>, apt: &mut Apt, guest: Guest, refresh: bool) -> Re
         Guest::Toolbox => toolbox::build(place, apt, refresh),
         Guest::DebianRoot => debian_root::build(place, apt, refresh),
         Guest::Asm => assembly::build(place),
+        Guest::Drivers => drivers::build(place),
     }
     .with_context(|| format!("could not make the guest `{}`", name_of(guest)))
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use kasane_definition::{
-    CpuCount, CpuModel, Display, Engine, Forward, GuestCid, MemorySize, NetChoice, Serial, VmName,
+    CpuCount, CpuModel, Display, Engine, Forward, GuestCid, MemorySize, NetChoice, Serial,
+    VirtioTransport, VmName,
 };
 use kasane_host_gdb::ListenAddress;
 
@@ -141,6 +142,10 @@ pub(crate) struct RunArguments {
     /// iops=N (limits per second); several times for several disks
     #[arg(long, value_name = "FILE[,WORD...]")]
     pub(crate) disk: Vec<DiskArgument>,
+    /// How the guest reaches its virtio devices: pci, as functions of the PCI bus, or mmio, as
+    /// registers in memory, for guests without a driver for PCI; without it or a definition pci
+    #[arg(long, value_parser = values::transport())]
+    pub(crate) transport: Option<VirtioTransport>,
     /// The network that the machine is on: nat, lan:NAME, tap:INTERFACE or none; several times for
     /// several cards; without it or a definition nat
     #[arg(long, value_name = "WHERE")]

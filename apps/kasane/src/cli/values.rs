@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use kasane_definition::{CpuModel, Display, Engine};
+use kasane_definition::{CpuModel, Display, Engine, VirtioTransport};
 use kasane_host_disks::DiskFormat;
 
 /// One of the CPU models.
@@ -24,6 +24,13 @@ pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {
 pub(super) fn disk_format() -> impl TypedValueParser<Value = DiskFormat> {
     PossibleValuesParser::new(DiskFormat::ALL.map(DiskFormat::as_str))
         .map(|word| word.parse().unwrap_or(DiskFormat::Raw))
+}
+
+/// One of the transports of virtio devices.
+pub(super) fn transport() -> impl TypedValueParser<Value = VirtioTransport> {
+    const ALL: [VirtioTransport; 2] = [VirtioTransport::Pci, VirtioTransport::Mmio];
+    PossibleValuesParser::new(ALL.map(VirtioTransport::as_str))
+        .map(|word| ALL.into_iter().find(|one| one.as_str() == word).unwrap_or_default())
 }
 
 /// One of the displays.

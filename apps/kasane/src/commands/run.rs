@@ -9,7 +9,8 @@ use kasane_cpu::cpuid::CpuModelName;
 use kasane_definition::{CpuModel, Engine};
 use kasane_host_code::HostCode;
 use kasane_host_control::{
-    RawTerminal, TerminationSignal, die_of, restore_on_panic, stdin_is_terminal, termination,
+    RawTerminal, TerminationSignal, die_of, restore_on_panic, stdin_is_terminal,
+    survive_file_size_limit, termination,
 };
 use kasane_host_gdb::{Ended, Server};
 use kasane_host_runtime::{Barrier, HostEntropy};
@@ -24,8 +25,9 @@ use super::{sandbox, saving};
 use crate::cli::RunArguments;
 use crate::console::{InputPort, InputTarget, SerialOutput, read_stdin};
 use crate::gdb::Debuggee;
+use crate::notices::Notices;
 use crate::outcome::{ExitStatus, Failure};
-use crate::report::{Form, RunEnd, RunStatistics};
+use crate::report::{Form, RunEnd, RunStatistics, Screen};
 use crate::settings::{OnReset, SaveAfter, SerialTarget, Settings, Statistics};
 use crate::trace::TraceFile;
 use crate::vm::{
@@ -41,16 +43,23 @@ pub(super) fn run(arguments: RunArguments, form: Form) -> Result<ExitStatus, Fai
     let described = Described::open(settings.jit_dump, engine, form)?;
     let confinement = sandbox::enter(&settings, form)?;
     restore_on_panic();
+    survive_file_size_limit()
+        .context("can't listen for signals")
+        .map_err(|error| Failure::host(error, "report this: it is a bug"))?;
     let serial = SerialOutput::open(&settings.serial)?;
     let console = SerialOutput::open(&settings.console)?;
     let trace = open_trace(&settings)?;
     let mut session = Session::new(&settings, form);
+    let notices = session.notices()?;
+    let told = notices.clone();
     let lent = Lent {
         confinement,
+        notices: Arc::new(move |notice| told.notice(notice)),
         code_observer: described.observer(),
         ..lent(runner, (&serial, &console), &session.input, trace.as_ref())?
     };
     let outcome = session.run(&specification, &lent);
+    notices.finish();
     serial.close();
     console.close();
     let traced = trace.map_or(Ok(()), |trace| trace.finish());
@@ -202,6 +211,7 @@ fn lent(
         code_observer: None,
         battery: Battery::default(),
         confinement: None,
+        notices: Arc::new(|_| {}),
     })
 }
 
@@ -446,13 +456,26 @@ impl<'a> Session<'a> {
         self.form.event(&sentence, "start", &details);
     }
 
+    /// Says what the machine's devices have to tell.
+    fn notices(&self) -> Result<Notices, Failure> {
+        let screen = if self.is_interactive() { Screen::Raw } else { Screen::Lines };
+        Notices::start(self.form, screen)
+            .context("no thread for messages")
+            .map_err(|error| Failure::host(error, "end other programs and try again"))
+    }
+
+    /// Whether one of the guest's consoles is this program's standard input and output.
+    fn has_stdio(&self) -> bool {
+        [&self.settings.serial, &self.settings.console].contains(&&SerialTarget::Stdio)
+    }
+
     fn is_interactive(&self) -> bool {
-        self.settings.serial == SerialTarget::Stdio && stdin_is_terminal()
+        self.has_stdio() && stdin_is_terminal()
     }
 
     /// Connects standard input, raw if a person types there.
     fn take_terminal(&self) -> Result<Option<RawTerminal>, Failure> {
-        if self.settings.serial != SerialTarget::Stdio {
+        if !self.has_stdio() {
             return Ok(None);
         }
         let help = "redirect standard input, as in `kasane run … </dev/null`";

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use kasane_definition::{
     DeviceName, DevicesDefinition, Forward, HostedDisk, HostedHome, MacAddress, NetChoice, Serial,
+    VirtioTransport,
 };
 use kasane_host_disks::{DiskAccess, DiskFormat, DiskLimits, DiskOptions, HostCache};
 use kasane_host_net::nat::NatConfig;
@@ -39,7 +40,15 @@ impl Sources<'_> {
         };
         let console = arguments.console.as_ref().unwrap_or(&hosted.console);
         let cid = arguments.vsock.or(definition.vsock);
+        let transport = arguments.transport.unwrap_or(definition.transport);
+        if transport == VirtioTransport::Mmio && self.has_slots() {
+            return Err(Failure::usage(
+                anyhow::anyhow!("devices with registers in memory have no slot on the PCI bus"),
+                "take `slot` out of the definition, or write `transport = \"pci\"`",
+            ));
+        }
         Ok(Devices {
+            transport,
             disks: self.disks()?,
             nets: self.nets()?,
             shares: self.shares()?,
@@ -48,6 +57,14 @@ impl Sources<'_> {
             console: Presence::of(definition.console || *console != Serial::None),
             sockets: cid.map(|cid| self.sockets(cid.get())).transpose()?,
         })
+    }
+
+    /// Whether the definition gives a device its slot.
+    fn has_slots(&self) -> bool {
+        let DevicesDefinition { disk, net, share, .. } = self.definition;
+        disk.iter().any(|disk| disk.slot.is_some())
+            || net.iter().any(|net| net.slot.is_some())
+            || share.iter().any(|share| share.slot.is_some())
     }
 
     fn disks(&self) -> Result<Vec<DiskDevice>, Failure> {
@@ -300,6 +317,21 @@ mod tests {
 
         let [net] = &devices.nets[..] else { panic!("{devices:?}") };
         assert_eq!((net.name.as_str(), net.nat.forwards.len()), ("net1", 1));
+    }
+
+    #[test]
+    fn registers_in_memory_are_in_no_slot() {
+        let of = |text: &str| devices(text, &RunArguments::default());
+        let mmio = VirtioTransport::Mmio;
+
+        let plain = of("[devices]\ntransport = \"mmio\"\n").unwrap();
+        let flag = RunArguments { transport: Some(VirtioTransport::Pci), ..Default::default() };
+        let slot = of("[devices]\ntransport = \"mmio\"\n[[devices.net]]\nslot = 5\n");
+
+        assert_eq!((plain.transport, of("").unwrap().transport), (mmio, VirtioTransport::Pci));
+        let overridden = devices("[devices]\ntransport = \"mmio\"\n", &flag).unwrap();
+        assert_eq!(overridden.transport, VirtioTransport::Pci);
+        assert!(slot.unwrap_err().to_string().contains("no slot"));
     }
 
     #[test]

@@ -87,6 +87,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         console: lent.virtio_console.clone(),
         console_room: lent.virtio_console_room.clone(),
         cpus: specification.cpus,
+        notices: lent.notices.clone(),
     };
     let devices = specification.devices.open(&connections)?;
     let ports = MachinePorts {
@@ -111,7 +112,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
     let mut vcpus = Vec::new();
     for (index, mailbox) in (0..).zip(apics.mailboxes()) {
         let vcpu = partition.new_vcpu(index)?;
-        let parker = Arc::new(Parker::new());
+        let parker = Arc::new(Parker::polling());
         mailbox.set_waker(parker.clone());
         let confinement = lent.confinement.clone();
         vcpus.push(VcpuParts { index, vcpu, confinement, parker });

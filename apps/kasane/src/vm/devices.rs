@@ -3,20 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kasane_definition::{DeviceName, DiskSerial, MacAddress, NetChoice, PciSlot};
+use kasane_definition::{
+    DeviceName, DiskSerial, Forward, MacAddress, NetChoice, PciSlot, VirtioTransport,
+};
 use kasane_devices::virtio::Offer;
 use kasane_devices::virtio::blk::DiskShape;
 use kasane_devices::virtio::net::NetShape;
-use kasane_host_disks::{Disk, DiskError, DiskOptions};
-use kasane_host_net::NetError;
+use kasane_host_disks::{Disk, DiskError, DiskOptions, Trouble};
 use kasane_host_net::nat::NatConfig;
-use kasane_machine::{DeviceKind, PciDevice};
+use kasane_host_net::{NetError, Network};
+use kasane_machine::{DeviceKind, MachineDevice, Place};
 use kasane_memory::Ram;
 use kasane_ports::{Console, Kick, PageReclaim};
 
 /// All of them, with names.
 #[derive(Clone, Debug, Default)]
 pub struct Devices {
+    /// How the guest reaches them.
+    pub transport: VirtioTransport,
     /// Disks, in their order.
     pub disks: Vec<DiskDevice>,
     /// Network cards, in their order.
@@ -159,6 +163,25 @@ impl DeviceError {
     }
 }
 
+/// What a person should hear of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The host chose the port of a forward.
+    Forward {
+        /// The card's name.
+        net: String,
+        /// The forward as it is.
+        forward: Forward,
+    },
+    /// A disk's storage failed; the guest only hears of an I/O error.
+    DiskTrouble {
+        /// The disk's name.
+        disk: String,
+        /// What happened.
+        trouble: Trouble,
+    },
+}
+
 /// What devices are connected to.
 pub(super) struct Connections<'a> {
     pub(super) ram: &'a Arc<Ram>,
@@ -166,11 +189,21 @@ pub(super) struct Connections<'a> {
     pub(super) console: Arc<dyn Console>,
     pub(super) console_room: Option<Arc<dyn Kick>>,
     pub(super) cpus: u32,
+    pub(super) notices: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
 impl Devices {
     /// Opens everything that is behind the devices.
-    pub(super) fn open(&self, to: &Connections<'_>) -> Result<Vec<PciDevice>, DeviceError> {
+    pub(super) fn open(&self, to: &Connections<'_>) -> Result<Vec<MachineDevice>, DeviceError> {
+        let device = |name: &str, slot: Option<PciSlot>, kind| {
+            let place = match self.transport {
+                VirtioTransport::Pci => {
+                    Place::Pci(slot.and_then(|slot| u8::try_from(slot.get()).ok()))
+                }
+                VirtioTransport::Mmio => Place::Mmio,
+            };
+            MachineDevice { name: name.to_owned(), place, offer: Offer::default(), kind }
+        };
         let mut list = Vec::new();
         for disk in &self.disks {
             list.push(device(&disk.name, disk.slot, disk.open(to)?));
@@ -201,11 +234,6 @@ impl Devices {
     }
 }
 
-fn device(name: &str, slot: Option<PciSlot>, kind: DeviceKind) -> PciDevice {
-    let slot = slot.and_then(|slot| u8::try_from(slot.get()).ok());
-    PciDevice { name: name.to_owned(), slot, offer: Offer::default(), kind }
-}
-
 /// One queue for each processor.
 fn queues(to: &Connections<'_>) -> u16 {
     u16::try_from(to.cpus).unwrap_or(1).max(1)
@@ -215,6 +243,10 @@ impl DiskDevice {
     fn open(&self, to: &Connections<'_>) -> Result<DeviceKind, DeviceError> {
         let failed = |source| DeviceError::Disk { name: self.name.clone(), source };
         let disk = Disk::open(&self.options, Arc::clone(to.ram)).map_err(failed)?;
+        let (name, notices) = (self.name.clone(), to.notices.clone());
+        disk.on_trouble(move |trouble| {
+            notices(Notice::DiskTrouble { disk: name.clone(), trouble: trouble.clone() });
+        });
         let serial = self.serial.as_ref().map_or([0; 20], DiskSerial::to_bytes);
         let shape = DiskShape { serial, queues: queues(to) };
         Ok(DeviceKind::Disk { backend: Arc::new(disk), shape })
@@ -228,7 +260,13 @@ impl NetDevice {
         let capture = self.capture.as_deref();
         let network = kasane_host_net::open(&self.choice, &self.nat, capture).map_err(failed)?;
         let shape = NetShape { mac: self.mac.0, queue_pairs: queues(to) };
-        Ok(network.map(|backend| DeviceKind::Net { backend, shape }))
+        let Some(Network { backend, forwards }) = network else { return Ok(None) };
+        for (asked, forward) in self.nat.forwards.iter().zip(forwards) {
+            if *asked != forward {
+                (to.notices)(Notice::Forward { net: self.name.clone(), forward });
+            }
+        }
+        Ok(Some(DeviceKind::Net { backend, shape }))
     }
 }
 

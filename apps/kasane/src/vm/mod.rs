@@ -42,7 +42,8 @@ use parking_lot::Mutex;
 use control::Begin;
 pub use control::{Control, DebugStop, NotPaused};
 pub use devices::{
-    DeviceError, Devices, DiskDevice, FolderAccess, NetDevice, Presence, ShareDevice, SocketsDevice,
+    DeviceError, Devices, DiskDevice, FolderAccess, NetDevice, Notice, Presence, ShareDevice,
+    SocketsDevice,
 };
 pub use dump::Registers;
 pub use engine::{EngineKind, translator_works};
@@ -110,6 +111,8 @@ pub struct Lent {
     pub battery: Battery,
     /// What the vCPUs' threads are confined by.
     pub confinement: Option<Confinement>,
+    /// Told what a person should hear of the devices. Called by any thread, and returns soon.
+    pub notices: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
 /// What the vCPUs' threads are confined by.

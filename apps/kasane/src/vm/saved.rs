@@ -1,10 +1,12 @@
 //! A whole machine as bytes: saved while it is paused, rebuilt in another process.
 //!
 //! The sections are the machine's (`header`, one for each device) and `cpu.N`, independent of the
-//! engine; `kasane-host-state` has the form of the file. What has been typed and not yet been
-//! taken by the guest's serial port stays with the process that is saved.
+//! engine; `kasane-host-state` has the form of the file. The machine is held meanwhile, so that its
+//! memory and its devices agree although the backends' threads live on. What has been typed and not
+//! yet been taken by the guest's serial port stays with the process that is saved.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use kasane_cpu::{CpuState, StateSet};
 use kasane_devices::{RestoreError, Section};
@@ -49,6 +51,7 @@ impl VirtualMachine {
     /// # Errors
     /// When it is not paused, or can't be written.
     pub fn save(&self, to: &mut impl Write) -> Result<(), SaveError> {
+        let _hold = self.machine.hold();
         let mut writer = StateWriter::new(to)?;
         for section in self.machine.save() {
             writer.section(&section)?;
@@ -79,8 +82,11 @@ impl VirtualMachine {
         let reader = StateReader::new(from)?;
         parts.clock.pause();
         parts.clock.set_ns(SavedHeader::read(reader.sections())?.time_ns);
+        let machine = Arc::clone(&parts.machine);
+        let hold = machine.hold();
         restore(&mut parts, reader.sections())?;
         read_memory(reader, &*parts.ram)?;
+        drop(hold);
         parts.machine.follow_wall_clock();
         parts.clock.resume();
         Ok(Self::launch(parts, Begin::Running)?)

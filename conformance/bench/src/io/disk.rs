@@ -1,10 +1,12 @@
-//! Disks by `fio` on a second disk of the guest: what a program on it gets, past the guest's cache
-//! (`direct=1`) and through the host's.
+//! Disks by `fio` on more disks of the guest: what a program on them gets, past the guest's cache
+//! (`direct=1`), and through the host's or past that, too.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
 use super::guest::{Guest, number_at};
-use super::host_file::DataFile;
+use super::host_file::{Cache, DataFile};
 use super::results::Work;
 use super::{Options, Place};
 
@@ -43,21 +45,31 @@ pub(super) struct Job {
     access: Access,
     /// How many requests are under way at once.
     depth: u32,
+    /// Of the host.
+    cache: Cache,
 }
 
-const fn job(order: Order, access: Access, depth: u32) -> Job {
-    Job { order, access, depth }
+const fn sequential(access: Access, depth: u32, cache: Cache) -> Job {
+    Job { order: Order::Sequential, access, depth, cache }
 }
 
-pub(super) const JOBS: [Job; 8] = [
-    job(Order::Sequential, Access::Read, 1),
-    job(Order::Sequential, Access::Read, 16),
-    job(Order::Sequential, Access::Write, 1),
-    job(Order::Sequential, Access::Write, 16),
-    job(Order::Random, Access::Read, 1),
-    job(Order::Random, Access::Read, 32),
-    job(Order::Random, Access::Write, 1),
-    job(Order::Random, Access::Write, 32),
+const fn random(access: Access, depth: u32) -> Job {
+    Job { order: Order::Random, access, depth, cache: Cache::Host }
+}
+
+pub(super) const JOBS: [Job; 12] = [
+    sequential(Access::Read, 1, Cache::None),
+    sequential(Access::Read, 16, Cache::None),
+    sequential(Access::Write, 1, Cache::None),
+    sequential(Access::Write, 16, Cache::None),
+    sequential(Access::Read, 1, Cache::Host),
+    sequential(Access::Read, 16, Cache::Host),
+    sequential(Access::Write, 1, Cache::Host),
+    sequential(Access::Write, 16, Cache::Host),
+    random(Access::Read, 1),
+    random(Access::Read, 32),
+    random(Access::Write, 1),
+    random(Access::Write, 32),
 ];
 
 impl Work for Job {
@@ -66,7 +78,11 @@ impl Work for Job {
             Order::Sequential => "sequential 64 KiB",
             Order::Random => "random 4 KiB",
         };
-        format!("{order} {}, depth {}", self.access.word(), self.depth)
+        let place = match self.cache {
+            Cache::Host => "cached",
+            Cache::None => "uncached",
+        };
+        format!("{order} {}, depth {}, {place}", self.access.word(), self.depth)
     }
 
     fn unit(&self) -> &'static str {
@@ -91,8 +107,9 @@ impl Job {
             Order::Random => ("rand", "4k"),
         };
         let (word, depth) = (self.access.word(), self.depth);
+        let disk = if self.cache == Cache::Host { "vdb" } else { "vdc" };
         format!(
-            "fio --name=job --filename=/dev/vdb --rw={prefix}{word} --bs={block} \
+            "fio --name=job --filename=/dev/{disk} --rw={prefix}{word} --bs={block} \
              --iodepth={depth} --ioengine=libaio --direct=1 --norandommap --thread \
              --time_based --runtime={seconds} --output-format=json"
         )
@@ -111,38 +128,44 @@ impl Job {
 /// How it is measured, for a person.
 pub(super) fn note(size_mib: u64) -> String {
     format!(
-        "fio in the guest (libaio, direct=1) on a second raw disk of {size_mib} MiB, cached by the \
-         host; host: pread and pwrite of 64 KiB, one at a time, on a file of the same length"
+        "fio in the guest (libaio, direct=1) on two more raw disks of {size_mib} MiB, one cached by \
+         the host and one not (QEMU: cache=none,aio=native; Kasane: direct); host: pread and pwrite \
+         of 64 KiB, one at a time, on files of the same length, the same two ways"
     )
 }
 
-/// Two guests and three files.
+/// Two guests, and two files for each and for the host.
 pub(super) struct Bench {
     qemu: Guest,
     kasane: Guest,
-    /// The host's, QEMU's, Kasane's.
-    files: [DataFile; 3],
+    files: BTreeMap<(Place, Cache), DataFile>,
 }
 
 impl Bench {
     pub(super) fn start(options: &Options, size_mib: u64) -> Result<Self> {
-        let file = |place: Place| DataFile::create(place.name(), size_mib);
-        let files = [file(Place::Host)?, file(Place::Qemu)?, file(Place::Kasane)?];
-        let [_, for_qemu, for_kasane] = &files;
-        let mut qemu = Guest::start(options, Place::Qemu, Some(for_qemu.path()))?;
-        let mut kasane = Guest::start(options, Place::Kasane, Some(for_kasane.path()))?;
+        let mut files = BTreeMap::new();
+        for place in [Place::Host, Place::Qemu, Place::Kasane] {
+            for cache in [Cache::Host, Cache::None] {
+                let file = DataFile::create(place.name(), cache, size_mib)?;
+                files.insert((place, cache), file);
+            }
+        }
+        let disks_of = |place| files.range((place, Cache::Host)..=(place, Cache::None));
+        let disks_of = |place| disks_of(place).map(|(_, file)| file).collect::<Vec<_>>();
+        let mut qemu = Guest::start(options, Place::Qemu, &disks_of(Place::Qemu))?;
+        let mut kasane = Guest::start(options, Place::Kasane, &disks_of(Place::Kasane))?;
         qemu.reach_shell().context("qemu")?;
         kasane.reach_shell().context("kasane")?;
         Ok(Self { qemu, kasane, files })
     }
 
     pub(super) fn measure(&mut self, job: &Job, place: Place, seconds: u64) -> Result<f64> {
-        for file in &self.files {
+        for file in self.files.values() {
             file.settle()?;
         }
         let guest = match place {
             Place::Host => {
-                let [own, ..] = &self.files;
+                let own = self.files.get(&(place, job.cache)).context("the host has no file")?;
                 return own.sequential(job.access, seconds);
             }
             Place::Qemu => &mut self.qemu,
@@ -160,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_job_is_one_command_and_its_rate_one_number() {
-        let job = job(Order::Random, Access::Write, 32);
+        let job = random(Access::Write, 32);
 
         let command = job.command(3);
 
@@ -168,7 +191,10 @@ mod tests {
             assert!(command.contains(word), "{word} in {command}");
         }
         assert_eq!(job.rate(), ("/jobs/0/write/iops".to_owned(), 1.0));
-        assert_eq!((job.name().as_str(), job.unit()), ("random 4 KiB write, depth 32", "IO/s"));
+        assert_eq!(
+            (job.name().as_str(), job.unit()),
+            ("random 4 KiB write, depth 32, cached", "IO/s")
+        );
     }
 
     #[test]

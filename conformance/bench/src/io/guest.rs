@@ -8,6 +8,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use kasane_conformance::{DebianDisk, Dialogue};
 use serde_json::Value;
 
+use super::host_file::{Cache, DataFile};
 use super::{Options, Place};
 
 /// RAM of the guests, in MiB.
@@ -43,10 +44,10 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Starts it; it is not at its shell before [`Guest::reach_shell`].
-    pub(super) fn start(options: &Options, place: Place, data: Option<&Path>) -> Result<Self> {
+    pub(super) fn start(options: &Options, place: Place, data: &[&DataFile]) -> Result<Self> {
         let disk = DebianDisk::copy(&format!("bench-{}", place.name())).map_err(Error::msg)?;
-        let mut disks = vec![disk.path()];
-        disks.extend(data);
+        let mut disks = vec![(disk.path(), Cache::Host)];
+        disks.extend(data.iter().map(|file| (file.path(), file.cache())));
         let mut command = match place {
             Place::Host => bail!("the host is no guest"),
             Place::Qemu => qemu(&disks),
@@ -94,17 +95,19 @@ pub(super) fn number_at(value: &Value, path: &str) -> Result<f64> {
 }
 
 /// QEMU has no limit of its own time, and does not end with its parent: others see to both.
-fn qemu(disks: &[&Path]) -> Command {
+fn qemu(disks: &[(&Path, Cache)]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--foreground", TIMEOUT_S, "setpriv", "--pdeathsig", "KILL", QEMU]);
     command.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &format!("{GUEST_MIB}M")]);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
     command.args(["-display", "none", "-serial", "stdio"]);
-    for (number, disk) in disks.iter().enumerate() {
+    for (number, (disk, cache)) in disks.iter().enumerate() {
         let file = disk.display();
-        command.arg("-drive").arg(format!(
-            "file={file},if=none,id=disk{number},format=raw,cache=writeback,aio=threads"
-        ));
+        let how = match cache {
+            Cache::Host => "cache=writeback,aio=threads",
+            Cache::None => "cache=none,aio=native",
+        };
+        command.arg("-drive").arg(format!("file={file},if=none,id=disk{number},format=raw,{how}"));
         command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{number}"));
     }
     command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"]);
@@ -112,12 +115,13 @@ fn qemu(disks: &[&Path]) -> Command {
     command
 }
 
-fn kasane(options: &Options, disks: &[&Path]) -> Command {
+fn kasane(options: &Options, disks: &[(&Path, Cache)]) -> Command {
     let mut command = Command::new(&options.kasane);
     command.args(["run", "--engine", &options.engine, "--cpu", "max", "--cpus", "1"]);
     command.args(["--memory", &format!("{GUEST_MIB}M"), "--no-reboot", "--timeout", TIMEOUT_S]);
-    for disk in disks {
-        command.arg("--disk").arg(format!("{},format=raw", disk.display()));
+    for (disk, cache) in disks {
+        let how = if *cache == Cache::None { ",direct" } else { "" };
+        command.arg("--disk").arg(format!("{},format=raw{how}", disk.display()));
     }
     command.args(["--net", "nat"]);
     command

@@ -107,8 +107,8 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn start(options: &Options) -> Result<Self> {
         let server = Server::start()?;
-        let mut qemu = Guest::start(options, Place::Qemu, None)?;
-        let mut kasane = Guest::start(options, Place::Kasane, None)?;
+        let mut qemu = Guest::start(options, Place::Qemu, &[])?;
+        let mut kasane = Guest::start(options, Place::Kasane, &[])?;
         for (guest, place) in [(&mut qemu, Place::Qemu), (&mut kasane, Place::Kasane)] {
             guest.reach_shell().context(place.name())?;
             let online = "/lib/systemd/systemd-networkd-wait-online --any --timeout=120";

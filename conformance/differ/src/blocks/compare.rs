@@ -17,7 +17,8 @@ use crate::undefined;
 pub enum Verdict {
     /// No difference.
     Same,
-    /// It runs too long, or where it has no instruction, or this host can't run it.
+    /// It runs too long, or where it has no instruction, or does what is undefined, or this host
+    /// can't run it.
     Unfit,
     /// The interpreter lacks an instruction.
     Missing,
@@ -81,7 +82,9 @@ impl Session {
         }
         let reference = match self.reference.run(block, block.plan.calm(), &self.patterns) {
             Ok(End::Done(outcome)) => outcome,
-            Ok(End::Endless | End::Stray | End::Wrong(_)) => return Verdict::Unfit,
+            Ok(End::Endless | End::Stray | End::Undefined | End::Wrong(_)) => {
+                return Verdict::Unfit;
+            }
             Err(why) => return Verdict::Different(vec![format!("interpreter: {why}")]),
         };
         if reference.missing {
@@ -100,7 +103,16 @@ impl Session {
         compare.outcomes("interpreter", FaultFlags::Exact, &reference, &mut out);
         compare.memory("interpreter", &mut self.native, &mut self.reference, &mut out);
         self.translated(block, &real, &mut out);
-        if out.is_empty() { Verdict::Same } else { Verdict::Different(out) }
+        if out.is_empty() {
+            return Verdict::Same;
+        }
+        if self.is_undefined(block) { Verdict::Unfit } else { Verdict::Different(out) }
+    }
+
+    /// Whether the block did something on its way that need not end in the same way elsewhere.
+    fn is_undefined(&mut self, block: &Block) -> bool {
+        let watched = self.reference.run(block, block.plan.watched(), &self.patterns);
+        watched == Ok(End::Undefined)
     }
 
     fn translated(&mut self, block: &Block, real: &Outcome, out: &mut Vec<String>) {
@@ -121,6 +133,7 @@ impl Session {
                 }
                 Ok(End::Endless) => found.push("translator: it comes to no end".into()),
                 Ok(End::Stray) => found.push("translator: it strays".into()),
+                Ok(End::Undefined) => found.push("translator: it noticed what is undefined".into()),
                 Ok(End::Wrong(why)) => found.push(format!("translator: {why}")),
                 Err(why) => found.push(format!("translator: {why}")),
             }

@@ -8,18 +8,20 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 use kasane_cpu::Activity;
 use kasane_cpu::apic::{events, registers};
 use kasane_interp::accelerator::{Accelerator, CodeFollowers, Ran};
 use kasane_interp::cpu::{Cpu, Shadow};
-use kasane_memory::Ram;
+use kasane_memory::{GuestMemory, Ram};
 use kasane_spec_x86::control::dr6;
 use kasane_translate::{Policy, Translated};
 
-use super::Block;
-use super::kernel::{self, INTERRUPTS};
+use super::kernel::{self, INTERRUPTS, OPEN_GPA};
 use super::pages::{self, Pages, Right};
+use super::{Block, flow};
 use crate::case::{Case, Fault, Outcome};
+use crate::generate::codes::is_excluded;
 use crate::interp::{flat, load_vectors, vectors_of};
 use crate::layout::{
     CODE, CODE_PAGES, DATA, EXIT, OPEN_CODE, OPEN_PAGES, PAGE, USER_CS32, USER_CS64, USER_DS,
@@ -62,6 +64,19 @@ pub struct Plan {
     pub entries: Entries,
     /// Which of the translating machines runs it.
     pub machine: usize,
+    /// How closely the interpreter is watched.
+    pub watch: Watch,
+}
+
+/// How closely the interpreter is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    /// Before each of its blocks.
+    #[default]
+    Blocks,
+    /// Before each instruction: whether it may end otherwise elsewhere, by a flag that is undefined
+    /// on the way that was really taken, or by what the block has made of its own code.
+    Instructions,
 }
 
 impl Plan {
@@ -92,6 +107,7 @@ impl Plan {
                 Entries::Used
             },
             machine: rng.below(super::guest::TRANSLATING as u64) as usize,
+            watch: Watch::Blocks,
         }
     }
     /// That of the reference: nothing happens.
@@ -99,6 +115,11 @@ impl Plan {
     pub fn calm(self) -> Self {
         let entries = self.entries;
         Self { rounds: 1, polls: 2000, threshold: 255, entries, ..Self::default() }
+    }
+    /// The same, with a look at each instruction.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { watch: Watch::Instructions, ..self.calm() }
     }
 }
 
@@ -112,6 +133,9 @@ pub enum End {
     /// It was about to run bytes that nobody meant as an instruction: they could be any, also one
     /// that an operating system answers.
     Stray,
+    /// It was about to do what need not end in the same way elsewhere: to read a flag that is
+    /// undefined, or an instruction that an operating system may answer.
+    Undefined,
     /// Otherwise.
     Wrong(&'static str),
 }
@@ -140,6 +164,8 @@ pub(super) struct Harness {
     rng: Rng,
     block: Block,
     looks: u32,
+    /// Flags that are undefined now, if they are followed.
+    undefined: u64,
     /// Where it was when the page of its code was taken away.
     gone_at: Option<u64>,
     running: bool,
@@ -157,6 +183,7 @@ impl Harness {
             rng,
             block,
             looks: 0,
+            undefined: 0,
             gone_at: None,
             running: false,
         }
@@ -165,7 +192,7 @@ impl Harness {
     fn begin(&mut self, cpu: &mut Cpu, block: Block, plan: Plan) {
         self.plan = plan;
         self.rng = Rng::new(plan.seed, 0);
-        (self.looks, self.gone_at, self.running) = (0, None, true);
+        (self.looks, self.undefined, self.gone_at, self.running) = (0, 0, None, true);
         if let Some(translator) = &mut self.translator {
             translator.set_policy(Policy {
                 threshold: plan.threshold,
@@ -227,6 +254,29 @@ impl Harness {
             |start: u64, count: usize| (start..start + (count * PAGE) as u64).contains(&rip);
         let in_code = pages(CODE, CODE_PAGES) || pages(OPEN_CODE, OPEN_PAGES);
         in_code && self.block.index_at(rip).is_none()
+    }
+
+    /// Whether the instruction that comes reads an undefined flag, or depends on more than our
+    /// state. What none does by the ways that a block plans, one may after a return to an address
+    /// that the block has overwritten, or in code that it has.
+    fn is_undefined(&mut self, cpu: &Cpu) -> bool {
+        let Some(instruction) = self.instruction(cpu.state.rip) else { return false };
+        let effect = flow::effect(&instruction);
+        let reads = effect.reads & self.undefined != 0;
+        self.undefined = self.undefined & !effect.defines | effect.undefines;
+        reads || is_excluded(instruction.mnemonic())
+    }
+
+    /// The instruction at an address of the block, as it is in memory now.
+    fn instruction(&self, rip: u64) -> Option<Instruction> {
+        let index = self.block.index_at(rip)?;
+        if !self.block.is_open() {
+            return self.block.instructions().nth(index);
+        }
+        let mut bytes = [0; 15];
+        let at = rip.wrapping_sub(OPEN_CODE).wrapping_add(OPEN_GPA);
+        self.ram.read(at, &mut bytes).ok()?;
+        Some(Decoder::with_ip(self.block.case.bits, &bytes, rip, DecoderOptions::NONE).decode())
     }
 
     /// `Some`: what the vCPU is to do, instead of going on.
@@ -330,12 +380,17 @@ impl Accelerator for Harness {
             return self.end(cpu, End::Wrong("it ran code of a page that was gone"));
         }
         self.looks += 1;
-        let many = if self.translator.is_some() { MANY_MORE_LOOKS } else { MANY_LOOKS };
+        let seldom = self.translator.is_none() && self.plan.watch == Watch::Blocks;
+        let many = if seldom { MANY_LOOKS } else { MANY_MORE_LOOKS };
         if self.looks > many {
             return self.end(cpu, End::Endless);
         }
         if self.translator.is_none() && self.strays(cpu) {
             return self.end(cpu, End::Stray);
+        }
+        if self.plan.watch == Watch::Instructions {
+            let undefined = self.is_undefined(cpu);
+            return if undefined { self.end(cpu, End::Undefined) } else { Ran::One };
         }
         if let Some(ran) = self.disturb(cpu) {
             return ran;

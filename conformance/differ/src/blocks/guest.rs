@@ -212,10 +212,11 @@ impl Machine {
             return;
         }
         let (old, old_len) = self.loaded;
-        if old >= OPEN_GPA {
-            // It may have changed anywhere.
+        if old >= OPEN_GPA || base == OPEN_GPA {
+            // It may have changed anywhere, and a block elsewhere may have written there.
             let _ = self.ram.fill(OPEN_GPA, (OPEN_PAGES * PAGE) as u64, INT3);
-        } else if (old, old_len) != (at, len) {
+        }
+        if old < OPEN_GPA && (old, old_len) != (at, len) {
             let _ = self.ram.fill(old, old_len, INT3);
         }
         let _ = self.ram.write(at, &case.bytes);

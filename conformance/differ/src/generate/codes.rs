@@ -89,7 +89,7 @@ fn present(feature: CpuidFeature) -> bool {
 
 /// Instructions that depend on more than our state (time, privilege tables, other processors'
 /// settings), or that hand control to the operating system.
-fn excluded(mnemonic: Mnemonic) -> bool {
+pub(crate) fn is_excluded(mnemonic: Mnemonic) -> bool {
     matches!(
         mnemonic,
         Mnemonic::Int
@@ -193,7 +193,7 @@ pub fn allowed(code: Code, bits: u32) -> bool {
         && matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
         && info.decoder_option() == 0
         && code.cpuid_features().iter().all(|feature| shown(*feature))
-        && !excluded(code.mnemonic())
+        && !is_excluded(code.mnemonic())
 }
 
 /// Whether an instruction reads or writes x87, MMX, SSE or AVX state.

@@ -45,6 +45,10 @@ pub trait VirtioChip: Send + 'static {
     fn reset(&mut self, effects: &mut Vec<Self::Effect>);
     /// The driver has made something available in `queue`, or may have.
     fn notified(&mut self, queue: u16, io: &mut Io<'_, Self::Effect>);
+    /// The backend is held from now on: the driver is to hear of what it has taken and given.
+    fn hold(&mut self, _io: &mut Io<'_, Self::Effect>) {}
+    /// The backend may go on: it is to be told that there may be something to take, or room.
+    fn release(&mut self, _io: &mut Io<'_, Self::Effect>) {}
     /// Whether nothing is under way elsewhere that belongs to a chain.
     fn is_settled(&self) -> bool {
         true

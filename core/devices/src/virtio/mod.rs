@@ -14,9 +14,10 @@
 //! 1. Its constants go to `spec/virtio` (a module, cited by section).
 //! 2. A folder here with `chip` (implements [`VirtioChip`]), `saved` (its [`VirtioChip::Form`]),
 //!    `tests`, and `glue` (a function that makes the [`VirtioSocket`] and connects its backend: the
-//!    port's traits are implemented on `VirtioSocket<R, YourChip>`, by `with`).
+//!    port's traits are implemented on `VirtioSocket<R, YourChip>`, by `reach` and `change`, or by
+//!    `with` for completions, which [`VirtioWiring::settle`] waits for).
 //! 3. In [`VirtioChip::notified`], take chains by [`Io::pop`] until there are none (or come back by
-//!    `with` for the rest: the driver won't notify again before it saw an empty ring), move bytes
+//!    `reach` for the rest: the driver won't notify again before it saw an empty ring), move bytes
 //!    by [`queue::gather`] and [`queue::scatter`], give chains back by [`Io::push`], and ask once
 //!    at the end for the interrupt by [`Io::signal`]. Work for others (requests to a backend) goes
 //!    out as a [`VirtioChip::Effect`].
@@ -25,13 +26,25 @@
 //! 5. Tests drive the chip as its driver would, by `rig` (a device with its queues set up, and a
 //!    driver for rings of either form).
 //!
+//! # Hold
+//! A machine is saved when its devices' states and guest memory agree. vCPUs stand then, and what
+//! they have asked of a backend is waited for ([`VirtioWiring::settle`]). But a network's thread
+//! takes and gives frames when it likes, and a console's gives input. Such calls go through the
+//! device's *gate* ([`VirtioSocket::reach`]), which a hold closes: they answer that there is
+//! nothing, or no room, without a look at guest memory, and the release wakes who was turned away.
+//! Changes that can't be refused ([`VirtioSocket::change`]) wait for the release. A hold waits for
+//! the call that is inside, with the interrupts that it makes, so that none of them is in neither
+//! the saved state nor the machine that goes on.
+//!
 //! # Reset
 //! A driver may reset at any time. What is under way in a backend still refers to guest memory, so
 //! the status reads as it was until the effects of [`VirtioChip::reset`] are applied: a device with
 //! requests under way has its backend drained there. Completions that come after that are of no
 //! chain any more, and the chip drops them.
 //!
-//! Lock order: a device's lock is a leaf. Guest memory is touched under it, which takes no lock of
+//! Lock order: the gate comes before the device's lock, which is a leaf. The gate is held while
+//! effects are applied, so it is for calls whose effects wake backends and interrupt the driver,
+//! and come back by neither. vCPUs never take it. Guest memory is touched under it, which takes no lock of
 //! a device.
 
 pub mod balloon;
@@ -40,6 +53,8 @@ mod chip;
 pub mod console;
 mod core_state;
 pub mod fs;
+#[cfg(test)]
+mod hold_tests;
 mod io;
 pub mod net;
 pub mod queue;

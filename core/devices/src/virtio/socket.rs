@@ -86,9 +86,21 @@ impl<E> VirtioWiring<E> {
     }
 }
 
+/// A change that waits for the release of its device.
+type Change<C> = Box<dyn FnOnce(&mut C, &mut Io<'_, <C as VirtioChip>::Effect>) + Send>;
+
+/// Where a backend comes in; see the module's head.
+struct Gate<C: VirtioChip> {
+    /// Holds that were not released.
+    holds: u32,
+    /// What is to be done then, in order.
+    later: Vec<Change<C>>,
+}
+
 /// A device behind its lock, with its outputs connected.
 pub struct VirtioSocket<R: RawMutex, C: VirtioChip> {
     section: String,
+    gate: Mutex<R, Gate<C>>,
     core: Mutex<R, VirtioCore<C>>,
     wiring: VirtioWiring<C::Effect>,
 }
@@ -98,10 +110,28 @@ impl<R: RawMutex, C: VirtioChip> VirtioSocket<R, C> {
     #[must_use]
     pub fn new(name: &str, chip: C, offer: Offer, wiring: VirtioWiring<C::Effect>) -> Self {
         let section = alloc::format!("{}.{name}", C::NAME);
-        Self { section, core: Mutex::new(VirtioCore::new(chip, offer)), wiring }
+        let gate = Mutex::new(Gate { holds: 0, later: Vec::new() });
+        Self { section, gate, core: Mutex::new(VirtioCore::new(chip, offer)), wiring }
     }
 
-    /// Calls the chip, then applies what came out of it. For a backend's threads too.
+    /// Calls the chip for a backend, as [`with`](Self::with) does; `None` while the device is held.
+    pub fn reach<T>(&self, call: impl FnOnce(&mut C, &mut Io<'_, C::Effect>) -> T) -> Option<T> {
+        let gate = self.gate.lock();
+        (gate.holds == 0).then(|| self.with(call))
+    }
+
+    /// Changes the chip from outside: now, or when the device is not held any more.
+    pub fn change(&self, call: impl FnOnce(&mut C, &mut Io<'_, C::Effect>) + Send + 'static) {
+        let mut gate = self.gate.lock();
+        if gate.holds == 0 {
+            self.with(call);
+        } else {
+            gate.later.push(Box::new(call));
+        }
+    }
+
+    /// Calls the chip, then applies what came out of it. What isn't a vCPU or a completion comes
+    /// by [`reach`](Self::reach).
     pub fn with<T>(&self, call: impl FnOnce(&mut C, &mut Io<'_, C::Effect>) -> T) -> T {
         self.run(|core, memory, out| core.call(memory, out, call))
     }
@@ -203,6 +233,21 @@ impl<R: RawMutex + Send + Sync, C: VirtioChip> VirtioDevice for VirtioSocket<R, 
 impl<R: RawMutex + Send + Sync, C: VirtioChip> Saved for VirtioSocket<R, C> {
     fn section_name(&self) -> &str {
         &self.section
+    }
+    fn hold(&self) {
+        let mut gate = self.gate.lock();
+        gate.holds = gate.holds.saturating_add(1);
+        if gate.holds == 1 {
+            self.with(C::hold);
+        }
+    }
+    fn release(&self) {
+        let mut gate = self.gate.lock();
+        gate.holds = gate.holds.saturating_sub(1);
+        if gate.holds == 0 {
+            core::mem::take(&mut gate.later).into_iter().for_each(|change| self.with(change));
+            self.with(C::release);
+        }
     }
     fn settle(&self) {
         // What is completed may ask for more: a write that is to be durable for its flush.

@@ -1,6 +1,7 @@
 //! The DSDT in AML: the PCI host bridge with its windows, interrupt links and routing, the ISA
 //! devices, and the soft-off state. It has the shape that QEMU's `pc` shows to a guest.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use acpi_tables::aml::{
@@ -66,10 +67,11 @@ pub(super) fn build(config: &MachineConfig) -> Vec<u8> {
     let sci_link = sci_link();
     let hpet = hpet();
     let reserved = reserved_memory(config);
+    let in_memory: Vec<Raw> = (0..config.mmio_devices).map(virtio_mmio).collect();
     let mut children: Vec<&dyn Aml> = alloc::vec![&host_bridge, &hpet];
     children.extend(links.iter().map(|link| link as &dyn Aml));
     children.push(&sci_link);
-    children.extend(reserved.iter().map(|r| r as &dyn Aml));
+    children.extend(reserved.iter().chain(&in_memory).map(|r| r as &dyn Aml));
     let mut out = bytes(&Scope::new(path("_SB_"), children));
     // Soft off: SLP_TYP 0 in PM1a and PM1b.
     let mut s5 = PackageBuilder::new();
@@ -285,4 +287,16 @@ fn reserved_memory(config: &MachineConfig) -> Option<Raw> {
     let memory = Memory32Fixed::new(true, layout::ECAM as u32, layout::ECAM_LEN as u32);
     let resources = name("_CRS", &ResourceTemplate::new(alloc::vec![&memory]));
     Some(device("MRES", alloc::vec![&hid, &uid, &resources]))
+}
+
+/// A virtio device with registers in memory, by the id that Linux' driver knows and QEMU's boards
+/// use too.
+fn virtio_mmio(index: u8) -> Raw {
+    let hid = name("_HID", &"LNRO0005");
+    let uid = name("_UID", &index);
+    let at = layout::mmio_device(index) as u32;
+    let memory = Memory32Fixed::new(true, at, kasane_spec_virtio::mmio::LEN as u32);
+    let interrupt = interrupts(&[layout::mmio_gsi(index)]);
+    let resources = name("_CRS", &ResourceTemplate::new(alloc::vec![&memory, &interrupt]));
+    device(&format!("VR{index:02X}"), alloc::vec![&hid, &uid, &resources])
 }

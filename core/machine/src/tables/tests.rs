@@ -67,7 +67,8 @@ fn every_acpi_table_adds_up_to_zero_and_is_found_from_the_rsdp() {
 
 #[test]
 fn tables_of_the_largest_machine_stay_in_the_firmwares_area() {
-    let config = MachineConfig { cpus: 64, ecam: true, ..MachineConfig::default() };
+    let mmio_devices = layout::MMIO_DEVICES_MAX;
+    let config = MachineConfig { cpus: 64, ecam: true, mmio_devices, ..MachineConfig::default() };
 
     let (_, acpi) = acpi::build(&config, layout::FIRMWARE);
     let mp = mp::build(&config, layout::FIRMWARE_HIGH);
@@ -131,7 +132,7 @@ fn skipped(what: &str) -> bool {
 #[test]
 fn acpica_disassembles_and_reassembles_the_tables_without_a_complaint() {
     let memory = machine();
-    let config = MachineConfig { cpus: 2, ecam: true, ..MachineConfig::default() };
+    let config = MachineConfig { cpus: 2, ecam: true, mmio_devices: 2, ..MachineConfig::default() };
     let rsdp = write(&memory, &config).unwrap();
     let dir = std::env::temp_dir().join(std::format!("kasane-acpi-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();

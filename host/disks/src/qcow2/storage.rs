@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use imago::io_buffers::{IoVector, IoVectorMut};
@@ -84,7 +84,9 @@ impl Storage for ImageFile {
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        // Asked for before a cluster is taken, on a vCPU's thread too, which may not make the call
+        // behind `metadata`. Nothing goes by the position.
+        (&self.file).seek(SeekFrom::End(0))
     }
 
     fn resolve_relative_path<P: AsRef<Path>>(&self, relative: P) -> io::Result<PathBuf> {

@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 
 use kasane_ports::FrameOffload;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg,
 };
@@ -40,9 +40,9 @@ pub(super) fn send_frame(to: &OwnedFd, offload: &FrameOffload, frame: &[u8]) -> 
 
 fn send(to: &OwnedFd, parts: &[IoSlice<'_>]) -> Sent {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    match sendmsg(to, parts, &mut SendAncillaryBuffer::default(), flags) {
+    match retry_on_intr(|| sendmsg(to, parts, &mut SendAncillaryBuffer::default(), flags)) {
         Ok(_) => Sent::Taken,
-        Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => Sent::NoRoom,
+        Err(Errno::AGAIN | Errno::NOBUFS) => Sent::NoRoom,
         Err(_) => Sent::Dead,
     }
 }
@@ -67,10 +67,12 @@ pub(super) fn receive(from: &OwnedFd, frame: &mut [u8]) -> Message {
     let mut header = [0; HEADER];
     let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(frame)];
     let flags = RecvFlags::DONTWAIT;
-    let received = recvmsg(from, &mut parts, &mut RecvAncillaryBuffer::default(), flags);
+    // What is left behind by an interruption would be no event again.
+    let received =
+        retry_on_intr(|| recvmsg(from, &mut parts, &mut RecvAncillaryBuffer::default(), flags));
     let (len, whole) = match received {
         Ok(message) => (message.bytes, !message.flags.contains(ReturnFlags::TRUNC)),
-        Err(Errno::AGAIN | Errno::INTR) => return Message::Nothing,
+        Err(Errno::AGAIN) => return Message::Nothing,
         Err(_) => return Message::End,
     };
     if len == 0 {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kasane_ports::{FrameOffload, Given, NetDevice, SegmentationKind};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Registry, Token};
+use rustix::io::Errno;
 
 use super::directory::{Directory, Name};
 use super::member::{self, Message, Sent};
@@ -34,7 +35,7 @@ const TURN: usize = 64;
 /// What the kernel is asked to keep for a member, in bytes; it gives less if it must.
 const BUFFER: usize = 2 << 20;
 
-/// A member that could not be connected to is tried again after this time.
+/// A member that could not be connected to, or taken in, is tried again after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 const LISTENER: Token = Token(1);
@@ -166,7 +167,17 @@ impl Switch {
     fn accept(&mut self) {
         use rustix::net::{SocketFlags, accept_with};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = accept_with(&self.listener, flags) {
+        loop {
+            let socket = match accept_with(&self.listener, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                // We have no descriptor. Whoever waits there is no event again.
+                Err(_) => {
+                    self.look_again.get_or_insert(Instant::now() + LOOK_AGAIN);
+                    return;
+                }
+            };
             if self.incoming.len() >= INCOMING_MAX {
                 continue;
             }
@@ -387,6 +398,7 @@ impl Network for Switch {
         let mut link = Link::new(device);
         if self.look_again.is_some_and(|time| time <= now) {
             self.meet_all();
+            self.accept();
         }
         self.sort(events);
         let mut more = self.take(&mut link, now);

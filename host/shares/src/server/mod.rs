@@ -43,11 +43,12 @@ struct Request<'a> {
 }
 
 impl Server {
-    /// Opens a folder.
+    /// Opens a folder. Nodes and open files get numbers behind `last`: a guest that goes on from a
+    /// saved state has numbers of another server's, which must mean nothing here.
     ///
     /// # Errors
     /// When it can't be opened, or the kernel is too old.
-    pub fn open(folder: &Path, access: ShareAccess) -> Result<Self, ShareError> {
+    pub fn open(folder: &Path, access: ShareAccess, last: u64) -> Result<Self, ShareError> {
         let error = |error: Errno| ShareError::Open {
             path: folder.to_owned(),
             source: io::Error::from(error),
@@ -57,14 +58,14 @@ impl Server {
             Err(Errno::NOSYS) => return Err(ShareError::OldKernel),
             other => drop(other.map_err(error)?),
         }
-        let (nodes, files) = (Mutex::default(), Mutex::new(OpenFiles::new()));
+        let (nodes, files) = (Mutex::new(Nodes::behind(last)), Mutex::new(OpenFiles::new(last)));
         Ok(Self { beneath, access, nodes, files })
     }
 
     /// The guest has been reset: it knows nothing and has nothing open.
     pub fn forget_all(&self) {
-        *self.nodes.lock() = Nodes::default();
-        *self.files.lock() = OpenFiles::new();
+        self.nodes.lock().forget_all();
+        self.files.lock().clear();
     }
 
     /// Answers `message`; the answer has at most `room` bytes. Some messages have none.

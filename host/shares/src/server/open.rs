@@ -47,10 +47,16 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Nothing is open. At most half of what the process may have open will be.
-    pub(super) fn new() -> Self {
+    /// Nothing is open. At most half of what the process may have open will be, with numbers
+    /// behind `last`.
+    pub(super) fn new(last: u64) -> Self {
         let process = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Self { open: HashMap::new(), last: 0, max: (process / 2).min(OPEN_MAX) as usize }
+        Self { open: HashMap::new(), last, max: (process / 2).min(OPEN_MAX) as usize }
+    }
+
+    /// Closes all; their numbers don't come again. It opens nothing and asks for no limits: a vCPU's thread may not.
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
     }
 
     /// Whether there may be one more.
@@ -66,10 +72,10 @@ impl OpenFiles {
     }
 
     pub(super) fn get(&self, number: u64) -> Result<Arc<Open>, Errno> {
-        self.open.get(&number).cloned().ok_or(Errno::BADF)
+        self.open.get(&number).cloned().ok_or(Errno::STALE)
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Result<Arc<Open>, Errno> {
-        self.open.remove(&number).ok_or(Errno::BADF)
+        self.open.remove(&number).ok_or(Errno::STALE)
     }
 }

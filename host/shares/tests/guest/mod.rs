@@ -63,8 +63,14 @@ impl Guest {
         std::fs::create_dir(&folder).unwrap();
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("secret"), "secret").unwrap();
-        let server = Server::open(&folder, access).unwrap();
+        let server = Server::open(&folder, access, 0).unwrap();
         Self { server, folder, outside, _all: all }
+    }
+
+    /// The guest goes on with another server of the same folder, as after a restore.
+    pub(crate) fn restored(self, access: ShareAccess) -> Self {
+        let server = Server::open(&self.folder, access, 1 << 40).unwrap();
+        Self { server, ..self }
     }
 
     /// Sends a message: the answer's body, or its error.

@@ -56,10 +56,10 @@ pub fn connect<R: RawMutex + Send + Sync + 'static>(
 impl<R: RawMutex> VirtioSocket<R, Balloon> {
     /// Asks the guest to give `bytes` of its memory; less than before gives the rest back to it.
     pub fn set_wanted_bytes(&self, bytes: u64) {
-        self.with(|chip, io| chip.set_wanted(bytes, io));
+        self.change(move |chip, io| chip.set_wanted(bytes, io));
     }
     /// Asks the guest for new statistics, which [`Balloon::statistics`] has when it has answered.
     pub fn ask_for_statistics(&self) {
-        self.with(Balloon::ask_for_statistics);
+        self.change(Balloon::ask_for_statistics);
     }
 }

@@ -44,7 +44,7 @@ pub fn connect<R: RawMutex + Send + Sync + 'static>(
 impl<R: RawMutex> VirtioSocket<R, Blk> {
     /// The backend's disk has changed (it was resized): the driver is told.
     pub fn set_info(&self, info: BlockInfo) {
-        self.with(|blk, io| blk.set_info(info, io));
+        self.change(move |blk, io| blk.set_info(info, io));
     }
 }
 

@@ -210,6 +210,11 @@ impl VirtioChip for VirtioConsole {
         }
     }
 
+    /// Who was turned away is not known, so all hear of it.
+    fn release(&mut self, io: &mut Io<'_, ConsoleEffect>) {
+        (0..self.ports.len()).for_each(|port| io.effect(ConsoleEffect::Room { port }));
+    }
+
     fn save(&self) -> Form {
         Form::of(self)
     }

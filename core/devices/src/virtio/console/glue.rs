@@ -66,10 +66,10 @@ pub fn connect<R: RawMutex + Send + Sync + 'static>(
 impl<R: RawMutex> VirtioSocket<R, VirtioConsole> {
     /// Gives the guest bytes for a port: how many it took. The others wait until there is room.
     pub fn receive(&self, port: usize, bytes: &[u8]) -> usize {
-        self.with(|chip, io| chip.receive(port, bytes, io))
+        self.reach(|chip, io| chip.receive(port, bytes, io)).unwrap_or(0)
     }
     /// The console on port 0 has another size.
     pub fn resize(&self, size: ConsoleSize) {
-        self.with(|chip, io| chip.resize(size, io));
+        self.change(move |chip, io| chip.resize(size, io));
     }
 }

@@ -239,6 +239,14 @@ impl VirtioChip for Net {
         }
     }
 
+    fn hold(&mut self, io: &mut Io<'_, NetEffect>) {
+        self.flush(io);
+    }
+
+    fn release(&mut self, io: &mut Io<'_, NetEffect>) {
+        io.effect(NetEffect::Wake);
+    }
+
     fn save(&self) -> Form {
         Form::of(self)
     }

@@ -44,11 +44,11 @@ pub fn connect<R: RawMutex + Send + Sync + 'static>(
 impl<R: RawMutex> VirtioSocket<R, Net> {
     /// Plugs the cable in, or pulls it out.
     pub fn set_link(&self, link: Link) {
-        self.with(|net, io| net.set_link(link, io));
+        self.change(move |net, io| net.set_link(link, io));
     }
     /// Asks the guest to announce its address to the network, as after a move to another host.
     pub fn ask_to_announce(&self) {
-        self.with(Net::ask_to_announce);
+        self.change(Net::ask_to_announce);
     }
 }
 
@@ -56,7 +56,7 @@ impl<R: RawMutex + Send + Sync> NetDevice for VirtioSocket<R, Net> {
     fn take(&self, frame: &mut Vec<u8>) -> Option<FrameOffload> {
         // Between two rounds others get the lock.
         for _ in 0..ROUNDS {
-            match self.with(|net, io| net.take(frame, io)) {
+            match self.reach(|net, io| net.take(frame, io))? {
                 Taken::Frame(offload) => return Some(offload),
                 Taken::None => return None,
                 Taken::Dropped => {}
@@ -67,10 +67,11 @@ impl<R: RawMutex + Send + Sync> NetDevice for VirtioSocket<R, Net> {
         None
     }
     fn give(&self, parts: &[&[u8]], offload: FrameOffload) -> Given {
-        self.with(|net, io| net.give(parts, offload, io))
+        self.reach(|net, io| net.give(parts, offload, io)).unwrap_or(Given::NoRoom)
     }
     fn flush(&self) {
-        self.with(Net::flush);
+        // A hold has done it.
+        let _held = self.reach(Net::flush);
     }
     fn guest_offloads(&self) -> NetGuestOffloads {
         self.inspect(|core| core.chip().guest_offloads())

@@ -207,6 +207,14 @@ impl VirtioChip for Vsock {
         }
     }
 
+    fn hold(&mut self, io: &mut Io<'_, VsockEffect>) {
+        self.flush(io);
+    }
+
+    fn release(&mut self, io: &mut Io<'_, VsockEffect>) {
+        io.effect(VsockEffect::Wake);
+    }
+
     fn save(&self) -> Form {
         Form::of(self)
     }

@@ -48,7 +48,7 @@ impl<R: RawMutex + Send + Sync> VsockDevice for VirtioSocket<R, Vsock> {
     fn take(&self, data: &mut Vec<u8>) -> Option<VsockPacket> {
         // Between two rounds others get the lock.
         for _ in 0..ROUNDS {
-            match self.with(|chip, io| chip.take(data, io)) {
+            match self.reach(|chip, io| chip.take(data, io))? {
                 Taken::Packet(packet) => return Some(packet),
                 Taken::None => return None,
                 Taken::Dropped => {}
@@ -59,9 +59,10 @@ impl<R: RawMutex + Send + Sync> VsockDevice for VirtioSocket<R, Vsock> {
         None
     }
     fn give(&self, packet: VsockPacket, data: &[u8]) -> (Given, usize) {
-        self.with(|chip, io| chip.give(&packet, data, io))
+        self.reach(|chip, io| chip.give(&packet, data, io)).unwrap_or((Given::NoRoom, 0))
     }
     fn flush(&self) {
-        self.with(Vsock::flush);
+        // A hold has done it.
+        let _held = self.reach(Vsock::flush);
     }
 }
