@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -165,6 +165,8 @@ impl Drop for Hypervisor {
 
 fn pc(machine: &PcMachine<'_>) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
+    // It warns of each feature of a model that its TCG lacks.
+    command.stderr(Stdio::null());
     command
         .args(["-accel", "tcg", "-M", "q35", "-nodefaults", "-vga", "std"])
         .args(["-display", "none", "-no-reboot", "-serial", "stdio", "-cpu", machine.processor])

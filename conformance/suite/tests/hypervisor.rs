@@ -77,6 +77,59 @@ fn our_guests_pass_under_the_interpreter() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+/// A PC whose processor has AMD-V.
+const AMD: PcMachine<'_> = PcMachine {
+    cpus: 2,
+    memory_mib: 768,
+    processor: "EPYC,+svm,+npt",
+    definitions: &[],
+    files: &[],
+    timeout_s: 300,
+};
+
+/// Guests that QEMU's own processor passes as a whole (guests/KNOWN-DEVIATIONS.md).
+#[test]
+fn our_guests_pass_by_amd_v() {
+    let failed = run_guests(&AMD, &[("preempt", 1), ("smc", 1)], "engine = 'svm'");
+
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+#[ignore = "long: nightly"]
+fn a_guest_with_two_processors_passes_by_amd_v() {
+    let failed = run_guests(&AMD, &[("smp", 2)], "engine = 'svm'");
+
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+#[ignore = "long: nightly"]
+fn debian_boots_to_its_shell_by_amd_v() {
+    let definition = "name = 'debian'\nmemory = '256M'\n[boot]\nkernel = 'vmlinuz'\n\
+        initrd = 'initramfs-shell.gz'\nappend = 'console=ttyS0 panic=-1'\n\
+        [home.metal]\nstart = 'boot'\nengine = 'svm'\n";
+    let guests = Guests::find();
+    let machine = PcMachine {
+        definitions: &[("debian.toml", definition.to_owned())],
+        files: &[
+            ("vmlinuz", guests.image("cloud/vmlinuz").unwrap()),
+            ("initramfs-shell.gz", guests.image("initramfs-shell.gz").unwrap()),
+        ],
+        timeout_s: 900,
+        ..AMD
+    };
+    let mut hypervisor = Hypervisor::boot(&machine).unwrap();
+    hypervisor.type_bytes("console debian\r").unwrap();
+    hypervisor.expect("kasane-guest: ready").unwrap();
+    hypervisor.type_bytes("echo sum=$((40+2))\r").unwrap();
+    hypervisor.expect("sum=42").unwrap();
+    hypervisor.type_bytes("poweroff -f\r").unwrap();
+    hypervisor.expect("`debian`: powered off").unwrap();
+
+    assert!(hypervisor.power_off().unwrap().0.success());
+}
+
 #[test]
 #[ignore = "long: nightly"]
 fn the_cd_boots_from_bios() {

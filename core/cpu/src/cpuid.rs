@@ -337,6 +337,12 @@ impl CpuModel {
         }
         Self { name, features, physical_bits: 40 }
     }
+    /// The same model without some features: those of ring 0 that an engine can't give on this host.
+    #[must_use]
+    pub fn hiding(mut self, features: FeatureSet) -> Self {
+        self.features = self.features.without(features);
+        self
+    }
     /// Features that the model promises and this host lacks.
     #[must_use]
     pub fn missing(&self) -> FeatureSet {

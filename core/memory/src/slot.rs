@@ -246,6 +246,11 @@ impl RamSlot {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+    /// Address of the first byte in the home's address space: for engines that map it.
+    #[must_use]
+    pub fn host_address(&self) -> usize {
+        self.host.as_ptr().addr()
+    }
     /// RAM or ROM.
     #[must_use]
     pub fn kind(&self) -> SlotKind {

@@ -8,6 +8,7 @@ use crate::tables::{Table, Tables};
 
 const DSDT: usize = 40;
 const PM1A_CONTROL: usize = 64;
+const PM_TIMER: usize = 76;
 const X_DSDT: usize = 140;
 
 const NAME: &[u8] = b"_S5_";
@@ -21,6 +22,13 @@ pub struct PowerOff {
     pub port: u16,
     /// SLP_TYP for S5.
     pub sleep_type: u8,
+}
+
+/// The port of the ACPI timer, if there is one.
+#[must_use]
+pub fn find_pm_timer(tables: &Tables<'_>) -> Option<u16> {
+    let fadt = tables.find(*b"FACP")?;
+    u16::try_from(u32_at(fadt.bytes, PM_TIMER)?).ok().filter(|port| *port != 0)
 }
 
 /// Finds out how to switch off, if the machine has fixed hardware for that.
@@ -62,6 +70,7 @@ mod tests {
     fn fadt(port: u32, dsdt: u32) -> Vec<u8> {
         let mut body = vec![0; 80];
         body[PM1A_CONTROL - 36..][..4].copy_from_slice(&port.to_le_bytes());
+        body[PM_TIMER - 36..][..4].copy_from_slice(&0x608u32.to_le_bytes());
         body[DSDT - 36..][..4].copy_from_slice(&dsdt.to_le_bytes());
         table_of(b"FACP", &body)
     }
@@ -79,6 +88,13 @@ mod tests {
 
         let types = [byte, zero, long].map(|one| one.map(|one| (one.port, one.sleep_type)));
         assert_eq!(types, [Some((0x604, 5)), Some((0x604, 0)), Some((0x604, 7))]);
+    }
+
+    #[test]
+    fn the_timer_has_a_port() {
+        let memory = machine(&[fadt(0x604, 0)]);
+
+        assert_eq!(find_pm_timer(&Tables::new(&memory, 0x1000).unwrap()), Some(0x608));
     }
 
     #[test]

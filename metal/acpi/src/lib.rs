@@ -16,7 +16,7 @@ mod mcfg;
 mod read;
 mod tables;
 
-pub use fadt::{PowerOff, find_power_off};
+pub use fadt::{PowerOff, find_pm_timer, find_power_off};
 pub use madt::{InterruptTopology, IoApic, Override, read_madt};
 pub use mcfg::{EcamWindow, read_mcfg};
 pub use tables::{Memory, Table, Tables, TablesError};

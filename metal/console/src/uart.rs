@@ -127,6 +127,9 @@ impl<T: Registers> Uart<T> {
         // Reading its identification ends the transmitter's interrupt.
         self.registers.read(FIFO_CONTROL);
         self.fill();
+        // The line triggers by its edge: what came meanwhile has to make one.
+        self.registers.write(INTERRUPT_ENABLE, 0);
+        self.registers.write(INTERRUPT_ENABLE, self.enabled);
         any
     }
 
@@ -147,6 +150,8 @@ mod tests {
         sent: RefCell<Vec<u8>>,
         typed: RefCell<Vec<u8>>,
         enabled: Cell<u8>,
+        /// The line went down since the test last looked.
+        dropped: Cell<bool>,
         full: Cell<bool>,
     }
 
@@ -164,7 +169,10 @@ mod tests {
         fn write(&self, register: u8, value: u8) {
             match register {
                 DATA => self.sent.borrow_mut().push(value),
-                INTERRUPT_ENABLE => self.enabled.set(value),
+                INTERRUPT_ENABLE => {
+                    self.enabled.set(value);
+                    self.dropped.set(self.dropped.get() || value == 0);
+                }
                 _ => {}
             }
         }
@@ -196,6 +204,19 @@ mod tests {
         uart.send(&[7; 40]);
 
         assert_eq!((fake.sent.borrow().len(), fake.enabled.get()), (40, 0));
+    }
+
+    /// A byte that comes between the last look and the end of the handler keeps the line up, and a
+    /// line that stays up makes no edge.
+    #[test]
+    fn the_line_goes_down_after_each_interrupt() {
+        let fake = Fake::default();
+        let mut uart = Uart::new(&fake);
+        uart.enable_interrupts();
+        fake.dropped.set(false);
+        uart.interrupted();
+
+        assert_eq!((fake.dropped.get(), fake.enabled.get()), (true, 1));
     }
 
     #[test]

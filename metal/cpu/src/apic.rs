@@ -3,8 +3,9 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::local::{MAX_CPUS, current};
 use crate::scale::ticks_in;
-use crate::time::delay_us;
+use crate::time::{both, delay_us, now_ns, ticks_per_second};
 use crate::vector;
 use crate::{read_msr, write_msr};
 
@@ -77,13 +78,21 @@ pub unsafe fn enable_local_apic(base: u64) {
     write(LVT_TIMER, MASKED | u32::from(vector::TIMER));
     write(SVR, ENABLED | u32::from(vector::SPURIOUS));
     if TIMER_HZ.load(Ordering::Relaxed) == 0 {
-        write(TIMER_INITIAL, u32::MAX);
-        delay_us(5_000);
-        let ticks = u32::MAX - read(TIMER_CURRENT);
-        write(TIMER_INITIAL, 0);
-        TIMER_HZ.store(u64::from(ticks.max(1)) * 200, Ordering::Relaxed);
+        TIMER_HZ.store(timer_hz(), Ordering::Relaxed);
     }
     write(LVT_TIMER, u32::from(vector::TIMER));
+}
+
+/// Ticks of the timer in a second, by the time-stamp counter: both are read at both ends.
+fn timer_hz() -> u64 {
+    write(TIMER_INITIAL, u32::MAX);
+    let (from, first) = both(|| read(TIMER_CURRENT).into());
+    delay_us(5_000);
+    let (to, last) = both(|| read(TIMER_CURRENT).into());
+    let (ticks, passed) = (first.saturating_sub(last), to.wrapping_sub(from));
+    write(TIMER_INITIAL, 0);
+    let hz = u128::from(ticks) * u128::from(ticks_per_second()) / u128::from(passed.max(1));
+    u64::try_from(hz).unwrap_or(u64::MAX).max(1)
 }
 
 /// This processor's APIC id.
@@ -96,8 +105,25 @@ pub(crate) fn end_of_interrupt() {
     write(EOI, 0);
 }
 
+/// When each processor's timer interrupts, in nanoseconds of our time.
+static ARMED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
+
+/// Has this processor's timer interrupt at a time, unless it does earlier anyway.
+pub fn arm_timer_no_later_ns(at_ns: u64) {
+    let now_ns = now_ns();
+    let armed = ARMED.get(current() as usize).map_or(u64::MAX, |at| at.load(Ordering::Relaxed));
+    // A time that has passed is one at which the timer has interrupted.
+    if armed < now_ns || at_ns < armed {
+        arm_timer_ns(Some(at_ns.saturating_sub(now_ns)));
+    }
+}
+
 /// Has this processor's timer interrupt in so many nanoseconds; `None` stops it.
 pub fn arm_timer_ns(ns: Option<u64>) {
+    if let Some(armed) = ARMED.get(current() as usize) {
+        let at = ns.map_or(u64::MAX, |ns| now_ns().saturating_add(ns));
+        armed.store(at, Ordering::Relaxed);
+    }
     let count = ns.map_or(0, |ns| {
         let ticks = ticks_in(ns, TIMER_HZ.load(Ordering::Relaxed));
         u32::try_from(ticks).unwrap_or(u32::MAX)

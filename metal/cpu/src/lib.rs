@@ -36,7 +36,10 @@ mod time;
 
 #[cfg(target_os = "none")]
 pub use self::{
-    apic::{arm_timer_ns, enable_local_apic, local_apic_id, send_init_and_startup, send_ipi},
+    apic::{
+        arm_timer_no_later_ns, arm_timer_ns, enable_local_apic, local_apic_id,
+        send_init_and_startup, send_ipi,
+    },
     descriptors::{Stacks, load_descriptors},
     interrupts::{Frame, Handler, fill_idt, set_handler, wait_for_interrupt, with_interrupts_off},
     ioapic::{IsaLine, Polarity, TriggerMode, route},
@@ -44,8 +47,8 @@ pub use self::{
     lock::IrqSpinLock,
     ports::{Pci, SerialPort, mask_pics, power_off, reset, wall_clock},
     registers::{
-        cpuid, enable_features, flush_tlb, halt_for_ever, load_root, page_fault_address, random,
-        read_msr, tsc, write_msr,
+        cpuid, enable_features, extended_control_mask, flush_tlb, halt_for_ever, load_root,
+        page_fault_address, random, read_msr, set_extended_control, tsc, write_msr,
     },
     start::start_processor,
     time::{calibrate, delay_us, now_ns, ticks_per_second},

@@ -76,6 +76,12 @@ pub fn mask_pics() {
     }
 }
 
+/// The ACPI timer at its port.
+pub(crate) fn pm_timer_ticks(port: u16) -> u32 {
+    // SAFETY: reading the timer changes nothing.
+    unsafe { in32(port) }
+}
+
 /// Waits so many milliseconds (up to 50) by channel 2 of the 8254, whose output can be read.
 pub(crate) fn pit_ms(ms: u16) {
     let [low, high] = ms.min(50).saturating_mul(1193).to_le_bytes();

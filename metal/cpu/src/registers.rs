@@ -90,6 +90,27 @@ pub fn enable_features() {
     }
 }
 
+/// The state components that [`enable_features`] switched on; 0 without XSAVE.
+#[must_use]
+pub fn extended_control_mask() -> u64 {
+    let [_, _, leaf_1, _] = cpuid(1, 0);
+    if leaf_1 >> 26 & 1 == 0 {
+        return 0;
+    }
+    let [supported, ..] = cpuid(13, 0);
+    u64::from(supported & 7)
+}
+
+/// Sets XCR0.
+///
+/// # Safety
+/// The processor has XSAVE, and `value` is a combination that it has: with x87, AVX only with SSE.
+pub unsafe fn set_extended_control(value: u64) {
+    let (low, high) = (value as u32, (value >> 32) as u32);
+    // SAFETY: by the caller.
+    unsafe { asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high, options(nostack)) }
+}
+
 /// A random number of the processor's, where it has RDRAND and that works.
 #[must_use]
 pub fn random() -> Option<u64> {

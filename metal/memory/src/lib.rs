@@ -22,6 +22,7 @@ pub mod tables;
 pub use guest::{FrameRam, NoMemory};
 pub use heap::Heap;
 pub use lock::SpinLock;
+pub use physical::PageFrames;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;

@@ -1,6 +1,7 @@
 //! The machine's memory while the hypervisor runs: the free ranges, the page tables in use, and
 //! bytes at physical addresses.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +38,35 @@ impl TableMemory for Identity {
         // SAFETY: the page was free, so nobody else uses it, and free memory is mapped.
         unsafe { clear(at, PAGE) };
         Some(at)
+    }
+}
+
+/// Tables whose pages go back when they are gone.
+#[derive(Debug, Default)]
+pub struct PageFrames {
+    pages: Vec<u64>,
+}
+
+impl TableMemory for PageFrames {
+    fn read(&self, at: u64) -> u64 {
+        Identity.read(at)
+    }
+    fn write(&mut self, at: u64, entry: u64) {
+        Identity.write(at, entry);
+    }
+    fn new_table(&mut self) -> Option<u64> {
+        let page = Identity.new_table()?;
+        self.pages.push(page);
+        Some(page)
+    }
+}
+
+impl Drop for PageFrames {
+    fn drop(&mut self) {
+        for page in &self.pages {
+            // SAFETY: taken by `new_table`; the tables are gone with this value.
+            unsafe { put_back(*page, PAGE) }
+        }
     }
 }
 

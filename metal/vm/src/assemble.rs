@@ -114,13 +114,13 @@ fn engine(home: &Home, wanted: MetalEngine) -> Result<Engine, StartError> {
     }
 }
 
-fn model(home: &Home, choice: ModelChoice) -> Result<CpuModel, StartError> {
+fn model(home: &Home, engine: &Engine, choice: ModelChoice) -> Result<CpuModel, StartError> {
     let name = match choice {
         ModelChoice::V2 => CpuModelName::X86_64V2,
         ModelChoice::V3 => CpuModelName::X86_64V3,
         ModelChoice::Max => CpuModelName::Max,
     };
-    let model = CpuModel::new(name, home.runner.features().shown());
+    let model = CpuModel::new(name, home.runner.features().shown()).hiding(engine.hidden());
     if name == CpuModelName::Max || model.missing() == FeatureSet::EMPTY {
         return Ok(model);
     }
@@ -133,7 +133,7 @@ fn hardware(
     definition: &VmDefinition,
     console: &Arc<VmConsole>,
 ) -> Result<Parts, StartError> {
-    let model = model(home, definition.cpu)?;
+    let model = model(home, engine, definition.cpu)?;
     let memory_bytes = definition.memory.bytes();
     let mut slots = Vec::new();
     for (base, len) in layout::ram_ranges(memory_bytes) {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+use kasane_cpu::cpuid::FeatureSet;
 use kasane_interp::MakeAccelerator;
 use kasane_memory::RamBacking;
 use kasane_metal_memory::NoMemory;
@@ -24,10 +25,20 @@ pub enum Engine {
         name: &'static str,
         /// Makes it for the vCPUs of a machine with this memory.
         accelerators: fn(&Arc<kasane_memory::Ram>) -> MakeAccelerator,
+        /// What of a processor it can't give here.
+        hidden: FeatureSet,
     },
 }
 
 impl Engine {
+    /// What of a processor it can't give here.
+    #[must_use]
+    pub const fn hidden(&self) -> FeatureSet {
+        match self {
+            Self::Interp => FeatureSet::EMPTY,
+            Self::Assisted { hidden, .. } => *hidden,
+        }
+    }
     /// The word for it.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use kasane_metal_acpi::{
-    EcamWindow, InterruptTopology, PowerOff, Tables, find_power_off, read_madt, read_mcfg,
+    EcamWindow, InterruptTopology, PowerOff, Tables, find_pm_timer, find_power_off, read_madt,
+    read_mcfg,
 };
 
 use super::memory::FirmwareMemory;
@@ -21,6 +22,8 @@ pub(crate) struct Firmware {
     pub(crate) ecam: Vec<EcamWindow>,
     /// How to switch off.
     pub(crate) power_off: Option<PowerOff>,
+    /// The port of the ACPI timer.
+    pub(crate) pm_timer: Option<u16>,
 }
 
 /// Reads the tables; what is missing is said, and then the hypervisor does without.
@@ -43,6 +46,7 @@ pub(crate) fn read(rsdp: Option<u64>) -> Firmware {
         None => firmware = without_tables(firmware),
     }
     firmware.ecam = tables.find(*b"MCFG").map(|table| read_mcfg(&table)).unwrap_or_default();
+    firmware.pm_timer = find_pm_timer(&tables);
     firmware.power_off = find_power_off(&tables);
     let mut names = alloc::string::String::new();
     for table in tables.all() {

@@ -13,9 +13,6 @@ use super::processors::apic_id;
 use super::serial::{Screen, log};
 use super::{runner, runtime};
 
-/// Guests' time-stamp counters: one tick for each nanosecond.
-const TSC_HZ: u64 = 1_000_000_000;
-
 /// Time since the clock was made.
 struct MetalClock {
     began_ns: u64,
@@ -79,6 +76,26 @@ impl HeavyBarrier for MetalBarrier {
         }
         core::sync::atomic::fence(Ordering::SeqCst);
     }
+    fn relax(&self) {
+        // Who is waited for may be in a guest that runs natively: an interrupt brings it out.
+        let own = cpu::current();
+        for number in (0..cpu::online()).filter(|number| *number != own) {
+            cpu::send_ipi(apic_id(number), vector::POKE);
+        }
+        cpu::delay_us(5);
+    }
+}
+
+/// AMD-V where it is there.
+fn best_engine() -> Engine {
+    if !kasane_metal_svm::is_there() {
+        return Engine::Interp;
+    }
+    Engine::Assisted {
+        name: "svm",
+        accelerators: kasane_metal_svm::accelerators,
+        hidden: kasane_metal_svm::hidden_features(),
+    }
 }
 
 /// What the bare machine lends to guests.
@@ -98,12 +115,12 @@ pub(crate) fn home() -> Home {
             let (began_ns, wall_at_start_s) = (cpu::now_ns(), cpu::wall_clock());
             Arc::new(MetalClock { began_ns, wall_at_start_s })
         },
-        tsc_hz: TSC_HZ,
+        tsc_hz: cpu::ticks_per_second(),
         entropy: Arc::new(MetalEntropy),
         barrier: Arc::new(MetalBarrier),
         ram: |len| Ok(Box::new(FrameRam::new(len)?)),
         runner: Arc::new(runner::Runner),
-        best: Engine::Interp,
+        best: best_engine(),
         news: runtime::monitor_waker(),
         screen: Arc::new(Screen),
     }

@@ -36,12 +36,12 @@ extern "C" fn kasane_main(protocol: u64, information: u64) -> ! {
         log!("started by no protocol that is known; this can't work");
         cpu::halt_for_ever();
     };
-    cpu::calibrate();
     let boot = loader::Boot::new(protocol, information);
     memory::set_up(&boot);
     cpu::fill_idt();
     cpu::enable_features();
     let firmware = firmware::read(boot.rsdp());
+    cpu::calibrate(firmware.pm_timer);
     processors::set_up_first(&firmware);
     serial::enable_interrupts(&firmware);
     let count = processors::start_others(&firmware);

@@ -52,6 +52,7 @@ pub(crate) fn set_up_first(firmware: &Firmware) {
     cpu::set_current(0);
     // SAFETY: just mapped.
     unsafe { cpu::enable_local_apic(base) }
+    kasane_metal_svm::enable();
     if let Some(id) = APIC_IDS.first() {
         id.store(cpu::local_apic_id(), Ordering::Relaxed);
     }
@@ -118,5 +119,6 @@ extern "C" fn other_main(number: u64) -> ! {
     // SAFETY: mapped by the first processor, whose page tables these are.
     unsafe { cpu::enable_local_apic(LOCAL_APIC.load(Ordering::Relaxed)) }
     cpu::set_current(number as u32);
+    kasane_metal_svm::enable();
     runtime::live()
 }
