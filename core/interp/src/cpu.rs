@@ -410,8 +410,14 @@ impl Cpu {
     pub fn has_business(&self) -> bool {
         self.attention
             || self.mailbox.pending() != 0
-            || self.state.rflags & flags::IF != 0
-                && (self.apic.ready().is_some() || self.mailbox.extint())
+            || self.state.rflags & flags::IF != 0 && self.interrupt_waits()
+    }
+    /// Whether an interrupt waits for the guest to take it. The PIC's wire alone is none: the guest
+    /// may have masked LINT0, and then its wire stays up for ever.
+    #[inline(always)]
+    #[must_use]
+    pub fn interrupt_waits(&self) -> bool {
+        self.apic.ready().is_some() || self.mailbox.extint() && self.apic.passes_extint()
     }
     /// The page at `va` holds code from now on: returns when nobody writes there without asking.
     #[cold]

@@ -498,9 +498,8 @@ impl Vcpu for InterpVcpu {
         let now = self.cpu.clock.now_ns();
         self.cpu.apic.advance(now);
         let interrupts = self.cpu.state.rflags & flags::IF != 0;
-        let extint = self.cpu.mailbox.extint() && self.cpu.apic.passes_extint();
         self.cpu.state.nmi_pending && !self.cpu.state.nmi_blocked
-            || interrupts && (self.cpu.apic.ready().is_some() || extint)
+            || interrupts && self.cpu.interrupt_waits()
     }
     fn set_debug(&mut self, debug: &DebugControl) {
         self.cpu.debugger = debug.clone();

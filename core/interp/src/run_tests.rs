@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use kasane_cpu::apic::registers;
 use kasane_cpu::{AccessSize, Entry, Exit, Gpr, Vcpu};
 use kasane_memory::GuestMemory;
-use kasane_ports::{Msi, MsiSink};
-use kasane_spec_x86::paging;
+use kasane_ports::{Level, Msi, MsiSink};
+use kasane_spec_x86::{flags, paging};
 
 use crate::run::InterpVcpu;
 use crate::testing::{CODE, DATA, TestCpu};
@@ -32,6 +32,25 @@ fn each_end_of_interrupt_leaves_the_block_at_once() {
 
     assert_eq!(first, (Exit::Eoi { vector: 0x52 }, 5));
     assert_eq!(second, (Exit::Eoi { vector: 0x41 }, 10));
+}
+
+/// Linux masks LINT0 once the I/O APIC serves it and leaves the PIC's wire up.
+#[test]
+fn the_pics_wire_is_no_business_while_lint0_is_masked() {
+    const EXTINT: u32 = 7 << 8;
+    const MASKED: u32 = 1 << 16;
+    let mut it = TestCpu::code32(&[0x90]);
+    it.cpu.state.rflags |= flags::IF;
+    it.cpu.apic.write(registers::SVR, 0x1FF, 0);
+    it.apics.set_extint(Level::High);
+    let waits = [EXTINT, EXTINT | MASKED, EXTINT].map(|lint0| {
+        it.cpu.apic.write(registers::LVT_LINT0, lint0, 0);
+        it.cpu.mailbox.take_events();
+        it.cpu.attention = false;
+        it.cpu.has_business()
+    });
+
+    assert_eq!(waits, [true, false, true]);
 }
 
 #[test]

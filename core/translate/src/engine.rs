@@ -376,7 +376,7 @@ impl Translated {
         hot.kernel_gs = s.msrs.kernel_gs_base;
         hot.rflags = s.rflags;
         hot.selectors = segments.map(|segment| segment.selector);
-        hot.waiting = u32::from(cpu.apic.ready().is_some() || cpu.mailbox.extint());
+        hot.waiting = u32::from(cpu.interrupt_waits());
         let ticks = cpu.ticks();
         hot.tsc_multiplier = ticks.map_or(0, |ticks| ticks.multiplier);
         hot.tsc_offset = ticks.map_or(0, |ticks| ticks.offset);

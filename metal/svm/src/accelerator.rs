@@ -183,7 +183,7 @@ impl Svm {
 
     /// Interrupts that wait until the guest can take them, the APIC's timer, and the counter.
     fn prepare(&mut self, cpu: &mut Cpu) {
-        let waiting = has_interrupt(cpu);
+        let waiting = cpu.interrupt_waits();
         let (pending, window) = if waiting {
             let bits = virtual_interrupt::PENDING | virtual_interrupt::IGNORE_PRIORITY;
             (bits, intercept_1::VINTR)
@@ -314,12 +314,6 @@ impl Svm {
             }
         }
     }
-}
-
-/// Whether an interrupt waits for the guest to take it. The PIC's wire alone is none: the guest may
-/// have masked LINT0, and then its wire stays up for ever.
-fn has_interrupt(cpu: &Cpu) -> bool {
-    cpu.apic.ready().is_some() || cpu.mailbox.extint() && cpu.apic.passes_extint()
 }
 
 /// Whether somebody left something, or the APIC's timer is due.
