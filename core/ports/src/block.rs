@@ -117,6 +117,9 @@ pub trait BlockBackend: Send + Sync {
     /// Takes requests in order and returns soon. Each is completed exactly once, in any order,
     /// whatever happens; a flush covers what was *completed* before it was submitted.
     fn submit(&self, requests: Vec<BlockRequest>);
+    /// Tells of what has ended by now, on this thread, without waiting: for a thread that waits for
+    /// nothing else and would have to be woken by one that was woken itself. Never needed.
+    fn poll(&self) {}
     /// Waits until nothing is under way, and all of it was told to the receiver: before a machine
     /// is saved or let go, and when its driver resets the device. Not called from `completed`.
     fn drain(&self);

@@ -255,6 +255,10 @@ impl BlockBackend for Disk {
         self.core.sink.tell(&done);
     }
 
+    fn poll(&self) {
+        self.core.engine.poll();
+    }
+
     fn drain(&self) {
         if let Some(gate) = &self.gate {
             gate.open();

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kasane_host_disks::{
     DiskAccess, DiskError, DiskFormat, DiskOptions, Holder, HostCache, Trouble, Waiting,
@@ -403,12 +404,14 @@ fn a_read_into_code_is_seen_by_the_code_map() {
     }
 }
 
+/// Who polls and who waits for completions take each of them once, together.
 #[test]
-fn requests_of_many_threads_all_end() {
+fn requests_of_many_threads_all_end_once() {
     let folder = Folder::new();
-    for options in [raw(&folder, 4 << 20), qcow2(&folder, "4M")] {
-        let rigs: Vec<_> = (0..1).map(|_| Rig::new(&options).unwrap()).collect();
-        let rig = &rigs[0];
+    let uncached = DiskOptions { cache: HostCache::Direct, ..raw(&folder, 4 << 20) };
+    for options in [raw(&folder, 4 << 20), uncached, qcow2(&folder, "4M")] {
+        let rig = &Rig::new(&options).unwrap();
+        let working = &AtomicU32::new(4);
         std::thread::scope(|scope| {
             for thread in 0..4u64 {
                 scope.spawn(move || {
@@ -420,6 +423,15 @@ fn requests_of_many_threads_all_end() {
                         rig.submit_as(token + 1, BlockOperation::Flush, 0, Vec::new());
                         rig.submit_as(token + 2, BlockOperation::Read, offset, memory);
                         (0..3).for_each(|part| assert_eq!(rig.wait(token + part), Ok(())));
+                    }
+                    working.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while working.load(Ordering::Relaxed) > 0 {
+                        rig.disk.poll();
+                        std::thread::yield_now();
                     }
                 });
             }

@@ -28,13 +28,14 @@ const WINDOW_FIRST: u32 = 10_000;
 /// answers in eighty. So a parker that [polls](Self::polling) looks for a while before it sleeps:
 /// for longer while waits turn out to be short, and not at all after a long one, so that what
 /// idles costs nothing (KVM's `halt_poll_ns` does the same). Who has something else to run on this
-/// processor gets it meanwhile.
-#[derive(Debug, Default)]
+/// processor gets it meanwhile. What may lead to a wake-up, without another thread, is looked at
+/// each time.
+#[derive(Default)]
 pub struct Parker {
     woken: AtomicBool,
     sleeping: Mutex<bool>,
     changed: Condvar,
-    polls: bool,
+    look: Option<Box<dyn Fn() + Send + Sync>>,
     /// How long the next wait polls, in nanoseconds. Only who waits changes it.
     window: AtomicU32,
 }
@@ -46,10 +47,11 @@ impl Parker {
         Self::default()
     }
 
-    /// The same, but that it polls while waits are short.
+    /// The same, but that it polls while waits are short, and calls `look` meanwhile, which may wake
+    /// it.
     #[must_use]
-    pub fn polling() -> Self {
-        Self { polls: true, ..Self::default() }
+    pub fn polling(look: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { look: Some(Box::new(look)), ..Self::default() }
     }
 
     /// Waits for a wake-up or until `deadline`, without end if there is none.
@@ -57,12 +59,11 @@ impl Parker {
         if self.take() {
             return Wake::Unparked;
         }
-        if !self.polls {
-            return self.sleep(deadline);
-        }
+        let Some(look) = &self.look else { return self.sleep(deadline) };
         let start = Instant::now();
         let window = Duration::from_nanos(u64::from(self.window.load(Ordering::Relaxed)));
-        let wake = self.poll(start, window, deadline).unwrap_or_else(|| self.sleep(deadline));
+        let until = start + window;
+        let wake = self.poll(look, until, deadline).unwrap_or_else(|| self.sleep(deadline));
         self.adapt(start.elapsed());
         wake
     }
@@ -72,9 +73,13 @@ impl Parker {
     }
 
     /// Nothing: the window is over.
-    fn poll(&self, start: Instant, window: Duration, deadline: Option<Instant>) -> Option<Wake> {
-        let mut now = start;
-        while now.duration_since(start) < window {
+    fn poll(&self, look: &dyn Fn(), until: Instant, deadline: Option<Instant>) -> Option<Wake> {
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return None;
+            }
+            look();
             if self.take() {
                 return Some(Wake::Unparked);
             }
@@ -82,9 +87,7 @@ impl Parker {
                 return Some(Wake::Deadline);
             }
             std::thread::yield_now();
-            now = Instant::now();
         }
-        None
     }
 
     fn sleep(&self, deadline: Option<Instant>) -> Wake {
@@ -170,7 +173,7 @@ mod tests {
 
     #[test]
     fn another_thread_ends_the_wait() {
-        for parker in [Parker::new(), Parker::polling()] {
+        for parker in [Parker::new(), Parker::polling(|| {})] {
             let parker = Arc::new(parker);
             let waiting = Arc::clone(&parker);
             let thread = std::thread::spawn(move || waiting.park(None));
@@ -184,7 +187,7 @@ mod tests {
     /// Two threads wake each other in turn: a wake-up that is lost would be waited for forever.
     #[test]
     fn no_wake_up_is_lost_whether_it_finds_a_poller_or_a_sleeper() {
-        for make in [Parker::new, Parker::polling] {
+        for make in [Parker::new, || Parker::polling(|| {})] {
             let (here, there) = (Arc::new(make()), Arc::new(make()));
             let (other_here, other_there) = (Arc::clone(&here), Arc::clone(&there));
             let echo = std::thread::spawn(move || {
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn short_waits_are_polled_for_and_a_long_one_ends_that() {
-        let parker = Parker::polling();
+        let parker = Parker::polling(|| {});
         let window = || parker.window.load(Ordering::Relaxed);
         assert_eq!(window(), 0);
 

@@ -1,6 +1,6 @@
 //! Building a machine: memory, board, engine, images.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use kasane_cpu::apic::ApicBus;
 use kasane_cpu::cpuid::CpuModel;
@@ -9,9 +9,10 @@ use kasane_host_memory::HostRam;
 use kasane_host_runtime::{HostClock, Parker};
 use kasane_interp::{InterpConfig, InterpPartition};
 use kasane_machine::boot::{self, BootImages};
-use kasane_machine::{Machine, MachineConfig, MachinePorts, layout};
+use kasane_machine::{DeviceKind, Machine, MachineConfig, MachineDevice, MachinePorts, layout};
 use kasane_memory::{Ram, RamSlot};
 use kasane_passthrough::Passthrough;
+use kasane_ports::BlockBackend;
 
 use super::devices::Connections;
 use super::engine::EngineKind;
@@ -90,6 +91,7 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
         notices: lent.notices.clone(),
     };
     let devices = specification.devices.open(&connections)?;
+    let disks = disks_of(&devices);
     let ports = MachinePorts {
         clock: clock.clone(),
         entropy: Arc::new(lent.entropy),
@@ -112,12 +114,26 @@ pub(super) fn hardware(specification: &Specification, lent: &Lent) -> Result<Par
     let mut vcpus = Vec::new();
     for (index, mailbox) in (0..).zip(apics.mailboxes()) {
         let vcpu = partition.new_vcpu(index)?;
-        let parker = Arc::new(Parker::polling());
+        let disks = disks.clone();
+        let parker = Arc::new(Parker::polling(move || poll(&disks)));
         mailbox.set_waker(parker.clone());
         let confinement = lent.confinement.clone();
         vcpus.push(VcpuParts { index, vcpu, confinement, parker });
     }
     Ok(Parts { machine, apics, ram, clock, battery, timer_parker, vcpus })
+}
+
+/// What is behind the disks, as long as they are there.
+fn disks_of(devices: &[MachineDevice]) -> Arc<[Weak<dyn BlockBackend>]> {
+    let backends = devices.iter().filter_map(|device| match &device.kind {
+        DeviceKind::Disk { backend, .. } => Some(Arc::downgrade(backend)),
+        _ => None,
+    });
+    backends.collect()
+}
+
+fn poll(disks: &[Weak<dyn BlockBackend>]) {
+    disks.iter().filter_map(Weak::upgrade).for_each(|disk| disk.poll());
 }
 
 /// The guest's RAM, and the mappings that it is made of by their guest-physical address.

@@ -14,4 +14,6 @@ use crate::job::Job;
 pub(crate) trait Engine: Send + Sync {
     /// Begins with these jobs.
     fn start(&self, jobs: Vec<Job>);
+    /// Ends the jobs that are done by now and whose end nobody has noticed yet, without waiting.
+    fn poll(&self) {}
 }

@@ -3,8 +3,10 @@
 //! Requests that don't wait are done by the thread that submits them and never come here (see
 //! `disk`), so the ring is for those that take long: reads of what isn't cached, direct I/O,
 //! flushes, space given back. All queues of the guest share the ring, under a lock that is held
-//! while entries are written and handed over; completions are taken by the reaper alone, which
-//! lies in the ring until there is one.
+//! while entries are written and handed over. Completions are taken by the reaper, which lies in
+//! the ring until there is one, or by a vCPU's thread that waits anyway and looks first
+//! ([`Engine::poll`]): it is the one that the kernel has post them, if it submitted them, and to
+//! wake the reaper and then the vCPU takes longer than many a request.
 //!
 //! A ring can do what a system call can, and seccomp doesn't see it. So it is restricted, before
 //! it is enabled and for good (`io_uring_register(2)`, `IORING_REGISTER_RESTRICTIONS`): vectored
@@ -21,7 +23,7 @@ use std::thread::{self, JoinHandle};
 
 use io_uring::register::Restriction;
 use io_uring::types::{Fixed, FsyncFlags};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use kasane_ports::BlockError;
 use parking_lot::Mutex;
 
@@ -53,6 +55,8 @@ struct Slots {
 
 struct Shared {
     slots: Mutex<Slots>,
+    /// Held while completions are taken.
+    arrivals: Mutex<()>,
     ring: IoUring,
     image: Arc<RawImage>,
     sink: Arc<Sink>,
@@ -110,7 +114,8 @@ impl Ring {
             closed: false,
             broken: false,
         };
-        let shared = Arc::new(Shared { slots: Mutex::new(slots), ring, image, sink });
+        let (slots, arrivals) = (Mutex::new(slots), Mutex::new(()));
+        let shared = Arc::new(Shared { slots, arrivals, ring, image, sink });
         let theirs = Arc::clone(&shared);
         let reaper =
             thread::Builder::new().name("disk ring".into()).spawn(move || theirs.reap())?;
@@ -121,6 +126,12 @@ impl Ring {
 impl Engine for Ring {
     fn start(&self, jobs: Vec<Job>) {
         self.shared.begin(jobs);
+    }
+    fn poll(&self) {
+        let Some(arrivals) = self.shared.arrivals.try_lock() else { return };
+        let arrived = self.shared.take_arrived();
+        drop(arrivals);
+        self.shared.finish(&arrived);
     }
 }
 
@@ -208,31 +219,48 @@ impl Shared {
                 self.sink.finish(lost);
                 return;
             }
-            // SAFETY: the completion queue is used by this thread only.
-            let arrived: Vec<_> = unsafe { self.ring.completion_shared() }.collect();
-            let mut ended = Vec::with_capacity(arrived.len());
-            let mut again = Vec::new();
-            let mut slots = self.slots.lock();
-            let jobs: Vec<_> = arrived
-                .iter()
-                .filter_map(|entry| Some((slots.take(entry.user_data())?, entry.result())))
-                .collect();
-            drop(slots);
-            for (mut job, result) in jobs {
-                let result = usize::try_from(result)
-                    .map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()));
-                match self.image.advance(&mut job, result) {
-                    Step::Again => again.push(job),
-                    Step::Done(result) => ended.push((job, result)),
-                }
-            }
-            self.begin(again);
-            self.sink.finish(ended);
+            let arrivals = self.arrivals.lock();
+            let arrived = self.take_arrived();
+            drop(arrivals);
+            self.finish(&arrived);
             let slots = self.slots.lock();
             if slots.closed && slots.is_idle() {
                 return;
             }
         }
+    }
+}
+
+impl Shared {
+    /// The caller holds the lock of `arrivals`.
+    fn take_arrived(&self) -> Vec<cqueue::Entry> {
+        // SAFETY: under the lock of `arrivals` there is one completion queue at a time.
+        unsafe { self.ring.completion_shared() }.collect()
+    }
+
+    /// Ends the jobs of these completions, or makes their next calls.
+    fn finish(&self, arrived: &[cqueue::Entry]) {
+        if arrived.is_empty() {
+            return;
+        }
+        let mut slots = self.slots.lock();
+        let jobs: Vec<_> = arrived
+            .iter()
+            .filter_map(|entry| Some((slots.take(entry.user_data())?, entry.result())))
+            .collect();
+        drop(slots);
+        let mut ended = Vec::with_capacity(jobs.len());
+        let mut again = Vec::new();
+        for (mut job, result) in jobs {
+            let result = usize::try_from(result)
+                .map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()));
+            match self.image.advance(&mut job, result) {
+                Step::Again => again.push(job),
+                Step::Done(result) => ended.push((job, result)),
+            }
+        }
+        self.begin(again);
+        self.sink.finish(ended);
     }
 }
 
