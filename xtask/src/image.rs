@@ -2,7 +2,7 @@
 //! BIOS and from UEFI.
 
 use crate::guests::Archive;
-use crate::report::{Failure, note, step};
+use crate::report::{note, step};
 use crate::workspace::{Workspace, cargo};
 use crate::{command, gates, suite};
 use anyhow::{Context, Result};
@@ -10,13 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs that make the CD, with the packages that have them.
-const MAKERS: &[(&str, &str)] =
-    &[("grub-mkrescue", "grub-common"), ("xorriso", "xorriso"), ("mformat", "mtools")];
-
-/// GRUB's two sides, which are no programs, with their packages.
-const PLATFORMS: [(&str, &str); 2] =
-    [("/usr/lib/grub/i386-pc", "grub-pc-bin"), ("/usr/lib/grub/x86_64-efi", "grub-efi-amd64-bin")];
+/// What makes the CD, with the packages: programs, and GRUB's two sides.
+const MAKERS: &[(&str, &str)] = &[
+    ("grub-mkrescue", "grub-common"),
+    ("xorriso", "xorriso"),
+    ("mformat", "mtools"),
+    ("/usr/lib/grub/i386-pc", "grub-pc-bin"),
+    ("/usr/lib/grub/x86_64-efi", "grub-efi-amd64-bin"),
+];
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
@@ -29,7 +30,6 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     gates::targets()?;
     suite::install(MAKERS)?;
-    platforms()?;
     elf(workspace)?;
     cd(workspace, arguments.machines.as_deref())
 }
@@ -122,27 +122,6 @@ fn menu(files: &[&str]) -> String {
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .with_context(|| format!("{} can't be copied to {}", from.display(), to.display()))?;
-    Ok(())
-}
-
-/// Both of GRUB's platforms, by the system's packages.
-fn platforms() -> Result<()> {
-    let missing = PLATFORMS.iter().filter(|(folder, _)| !Path::new(folder).is_dir());
-    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    let by_hand = format!("apt-get install {}", packages.join(" "));
-    note(&by_hand);
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-qq", "--yes", "--no-install-recommends"]).args(&packages);
-    command::answer(install.env("DEBIAN_FRONTEND", "noninteractive")).map_err(|error| {
-        let what = format!("GRUB's files are missing: {}", packages.join(", "));
-        anyhow::Error::from(Failure::new(
-            format!("{what}: {error:#}"),
-            format!("run as root: {by_hand}"),
-        ))
-    })?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! date and the commit, between two markers that this chore owns.
 
 use crate::report::{Failure, note, step};
-use crate::suite::{release, with_guests};
+use crate::suite::{install, release, with_guests};
 use crate::workspace::{Workspace, cargo};
 use crate::{command, guests, image, programs};
 use anyhow::{Context, Result};
@@ -26,6 +26,15 @@ pub(crate) struct Arguments {
     fuzz_seconds: u32,
 }
 
+/// What only long tests need, with the packages: Bochs, and firmware for UEFI.
+const NEEDED: &[(&str, &str)] = &[
+    ("script", "bsdutils"),
+    ("bochs-bin", "bochs"),
+    ("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so", "bochs-term"),
+    ("/usr/share/bochs/BIOS-bochs-latest", "bochsbios"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+];
+
 /// How one part went.
 struct Outcome {
     part: String,
@@ -36,6 +45,7 @@ struct Outcome {
 
 /// `cargo xtask nightly`.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    install(NEEDED)?;
     guests::for_nightly(workspace)?;
     release()?;
     image::run(workspace, &image::Arguments::default())?;

@@ -5,6 +5,7 @@ use crate::report::{Failure, explain, note, step};
 use crate::workspace::{Workspace, cargo};
 use crate::{command, gates, guests, image};
 use anyhow::Result;
+use std::path::Path;
 use std::process::Command;
 
 /// Programs that the build and the tests call, each with the Debian package
@@ -74,12 +75,17 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         .into())
 }
 
-/// Installs the packages of programs that are missing when that is allowed, or says how.
+/// Whether there is a program, by its name, or a file, by its whole path.
+fn is_there(what: &str) -> bool {
+    if what.starts_with('/') { Path::new(what).exists() } else { command::find(what).is_some() }
+}
+
+/// Installs the packages of programs and files that are missing when that is allowed, or says how.
 pub(crate) fn install(needed: &[(&str, &str)]) -> Result<()> {
     step("programs of the system", || {
         let mut missing: Vec<&str> = needed
             .iter()
-            .filter(|(program, _)| command::find(program).is_none())
+            .filter(|(what, _)| !is_there(what))
             .map(|(_, package)| *package)
             .collect();
         missing.dedup();

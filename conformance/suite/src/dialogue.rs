@@ -3,16 +3,15 @@
 //! and then the console is at its end.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::Kasane;
 
 /// A guest that runs, and what it said. It is killed when this is dropped.
-#[derive(Debug)]
 pub struct Dialogue {
     child: Child,
-    input: ChildStdin,
-    output: ChildStdout,
+    input: Box<dyn Write + Send>,
+    output: Box<dyn Read + Send>,
     /// All that the guest said, without carriage returns.
     said: String,
     /// What of it was not looked at yet begins here.
@@ -51,11 +50,19 @@ impl Dialogue {
 
     fn of(mut child: Child) -> Result<Self, String> {
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => {
-                Ok(Self { child, input, output, said: String::new(), seen: 0 })
-            }
+            (Some(input), Some(output)) => Ok(Self::over(child, input, output)),
             (_, _) => Err("the program's input and output are no pipes".to_owned()),
         }
+    }
+
+    /// A program whose guest's console is somewhere else.
+    pub(crate) fn over(
+        child: Child,
+        input: impl Write + Send + 'static,
+        output: impl Read + Send + 'static,
+    ) -> Self {
+        let (input, output) = (Box::new(input), Box::new(output));
+        Self { child, input, output, said: String::new(), seen: 0 }
     }
 
     /// The program's process.
@@ -150,6 +157,12 @@ impl Dialogue {
         writeln!(self.input, "{line}")
             .and_then(|()| self.input.flush())
             .map_err(|error| format!("`{line}` could not be typed: {error}\n{}", self.said))
+    }
+}
+
+impl std::fmt::Debug for Dialogue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialogue").field("process", &self.child.id()).finish_non_exhaustive()
     }
 }
 

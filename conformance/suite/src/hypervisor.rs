@@ -1,4 +1,5 @@
-//! The bare-metal hypervisor in a PC that QEMU emulates, and its monitor on the serial port.
+//! The bare-metal hypervisor in a PC that QEMU or Bochs emulates, and its monitor on the serial
+//! port.
 
 use std::env;
 use std::fs;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use kasane_host_images::Archive;
 
-use crate::Dialogue;
+use crate::{Dialogue, bochs};
 
 /// A PC for the hypervisor.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct PcMachine<'a> {
     pub cpus: u32,
     /// MiB of memory.
     pub memory_mib: u32,
-    /// What `-cpu` says.
+    /// What `-cpu` says, or Bochs's name of a model.
     pub processor: &'a str,
     /// Definitions of machines, by their names; files that they name are given by path.
     pub definitions: &'a [(&'a str, String)],
@@ -55,7 +56,7 @@ fn folder() -> PathBuf {
     env::var_os("KASANE_HYPERVISOR").map_or_else(own, PathBuf::from)
 }
 
-fn image(name: &str) -> Result<PathBuf, String> {
+pub(crate) fn image(name: &str) -> Result<PathBuf, String> {
     let path = folder().join(name);
     if path.is_file() {
         return Ok(path);
@@ -105,12 +106,30 @@ impl Hypervisor {
         Self::start(&mut command, machine, own)
     }
 
+    /// Boots from a CD with the machines in Bochs, whose model of a processor `processor` names.
+    ///
+    /// # Errors
+    /// As for `boot`.
+    pub fn boot_bochs(machine: &PcMachine<'_>) -> Result<Self, String> {
+        let scratch = scratch("bochs")?;
+        let (child, serial) = bochs::start(machine, &scratch)?;
+        let output = serial.try_clone().map_err(|error| format!("no serial port: {error}"))?;
+        Self::begin(Dialogue::over(child, serial, output), machine, Some(scratch))
+    }
+
     fn start(
         command: &mut Command,
         machine: &PcMachine<'_>,
         scratch: Option<PathBuf>,
     ) -> Result<Self, String> {
-        let dialogue = Dialogue::with(command)?;
+        Self::begin(Dialogue::with(command)?, machine, scratch)
+    }
+
+    fn begin(
+        dialogue: Dialogue,
+        machine: &PcMachine<'_>,
+        scratch: Option<PathBuf>,
+    ) -> Result<Self, String> {
         let watch = Some(watch(dialogue.process(), Duration::from_secs(machine.timeout_s)));
         let mut hypervisor = Self { dialogue, watch, scratch };
         hypervisor.expect("kasane: ready")?;

@@ -1,6 +1,7 @@
 //! What the conformance tests share: finding the program and the guests, running a guest by the
 //! program's own command line, and looking at its console.
 
+mod bochs;
 mod debian;
 mod dialogue;
 mod hypervisor;

@@ -190,6 +190,8 @@ pub enum MetalEngine {
     Interp,
     /// AMD-V, with nested paging.
     Svm,
+    /// VT-x, with extended page tables.
+    Vmx,
 }
 
 /// What makes guest instructions run.

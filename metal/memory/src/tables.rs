@@ -1,6 +1,6 @@
 //! Four-level page tables (SDM vol. 3A §4.5), written through a trait so that they can be looked at
 //! on a host. The same walks make the nested tables of AMD-V, which have the same form (APM vol. 2
-//! §15.25).
+//! §15.25), and those of VT-x, whose entries have bits of their own (SDM vol. 3C §28.3.2).
 
 use core::ops::Range;
 
@@ -42,7 +42,52 @@ pub enum Rights {
     GuestRead,
 }
 
+/// Whose entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The processor's own, and AMD's nested ones.
+    Paging,
+    /// VT-x's extended page tables.
+    Extended,
+}
+
+impl Format {
+    const fn page(self, rights: Rights) -> u64 {
+        match self {
+            Self::Paging => rights.bits(),
+            Self::Extended => rights.extended_bits(),
+        }
+    }
+    /// An entry for the next table allows everything.
+    const fn table(self) -> u64 {
+        match self {
+            Self::Paging => PRESENT | WRITE | USER | ACCESSED,
+            Self::Extended => extended::READ | extended::WRITE | extended::EXECUTE,
+        }
+    }
+}
+
+/// Bits of VT-x's tables. The first also says that there is something.
+mod extended {
+    pub(super) const READ: u64 = 1;
+    pub(super) const WRITE: u64 = 1 << 1;
+    pub(super) const EXECUTE: u64 = 1 << 2;
+    /// Memory types.
+    pub(super) const UNCACHED: u64 = 0;
+    pub(super) const WRITE_BACK: u64 = 6 << 3;
+}
+
 impl Rights {
+    const fn extended_bits(self) -> u64 {
+        use extended::{EXECUTE, READ, UNCACHED, WRITE, WRITE_BACK};
+        READ | match self {
+            Self::Read => WRITE_BACK,
+            Self::ReadWrite => WRITE | WRITE_BACK,
+            Self::ReadExecute | Self::GuestRead => EXECUTE | WRITE_BACK,
+            Self::Device => WRITE | UNCACHED,
+            Self::Guest => WRITE | EXECUTE | WRITE_BACK,
+        }
+    }
     const fn bits(self) -> u64 {
         PRESENT
             | ACCESSED
@@ -74,6 +119,7 @@ impl core::error::Error for OutOfTables {}
 #[derive(Debug)]
 pub struct PageTables<M> {
     root: u64,
+    format: Format,
     memory: M,
 }
 
@@ -82,9 +128,17 @@ impl<M: TableMemory> PageTables<M> {
     ///
     /// # Errors
     /// When there is no page for the root.
-    pub fn new(mut memory: M) -> Result<Self, OutOfTables> {
+    pub fn new(memory: M) -> Result<Self, OutOfTables> {
+        Self::with_format(memory, Format::Paging)
+    }
+
+    /// The same with entries of this format.
+    ///
+    /// # Errors
+    /// When there is no page for the root.
+    pub fn with_format(mut memory: M, format: Format) -> Result<Self, OutOfTables> {
         let root = memory.new_table().ok_or(OutOfTables)?;
-        Ok(Self { root, memory })
+        Ok(Self { root, format, memory })
     }
 
     /// Physical address of the top-level table.
@@ -104,7 +158,7 @@ impl<M: TableMemory> PageTables<M> {
         while at < pages.end {
             let large = (at | physical) & 0x1F_FFFF == 0 && pages.end - at >= 0x20_0000;
             let (level, step) = if large { (2, 0x20_0000) } else { (1, 0x1000) };
-            let entry = physical | rights.bits() | if large { LARGE } else { 0 };
+            let entry = physical | self.format.page(rights) | if large { LARGE } else { 0 };
             let place = self.place(at, level)?;
             // A table of small pages that becomes one large page is lost: this is rare.
             self.memory.write(place, entry);
@@ -164,7 +218,7 @@ impl<M: TableMemory> PageTables<M> {
 
     fn new_table(&mut self, at: u64) -> Result<u64, OutOfTables> {
         let table = self.memory.new_table().ok_or(OutOfTables)?;
-        self.memory.write(at, table | PRESENT | WRITE | USER | ACCESSED);
+        self.memory.write(at, table | self.format.table());
         Ok(table)
     }
 
@@ -177,7 +231,7 @@ impl<M: TableMemory> PageTables<M> {
         for n in 0..512u64 {
             self.memory.write(table + n * 8, (entry & keep).wrapping_add(n * step));
         }
-        self.memory.write(at, table | PRESENT | WRITE | USER | ACCESSED);
+        self.memory.write(at, table | self.format.table());
         Ok(table)
     }
 }
@@ -252,6 +306,20 @@ mod tests {
             let bits = rights.bits();
             assert!(bits & WRITE == 0 || bits & NO_EXECUTE != 0, "{rights:?}");
         }
+    }
+
+    /// Bits 3 to 7 of an entry for a table are reserved there, and 0 of a page's would be uncached.
+    #[test]
+    fn extended_tables_have_bits_of_their_own() {
+        let memory = Fake { limit: 10, ..Fake::default() };
+        let mut tables = PageTables::with_format(memory, Format::Extended).unwrap();
+        tables.map(0..0x40_1000, 0x80_0000, Rights::Guest).unwrap();
+        tables.map(0x40_1000..0x40_2000, 0x10_0000, Rights::GuestRead).unwrap();
+
+        let found = [0, 0x40_0000, 0x40_1000].map(|at| tables.find(at));
+        let pages = [(0x80_00B7, 0x20_0000), (0xC0_0037, 0x1000), (0x10_0035, 0x1000)];
+        assert_eq!(found, pages.map(Some));
+        assert_eq!(tables.memory.words.get(&tables.root()), Some(&0x2007));
     }
 
     #[test]

@@ -1,20 +1,7 @@
 //! AMD-V with nested paging (APM vol. 2 ch. 15).
 //!
-//! # How it fits
-//! The engine is the core's interpreter with an [`Accelerator`](kasane_interp::accelerator) for
-//! what the processor can do itself, as the translator is one. Between two looks around the guest
-//! runs natively until it exits; then the whole state goes back to the interpreter's processor,
-//! which does the instruction that exited (there is one semantics for all engines), delivers
-//! interrupts and raises what the machine has to answer. What is left to the processor is all that
-//! is fast: user and kernel code, its page tables, exceptions, system calls.
-//!
-//! So nothing is needed that emulators and old processors lack: no decode assists, no next RIP, no
-//! virtual APIC. The price is an exit's: the state is copied in and out.
-//!
-//! # Memory
-//! The nested tables map all RAM at once; a nested page fault is a device's register. What a guest
-//! writes natively doesn't reach the core's code map, so instructions are fetched and decoded anew
-//! for each exit, with an empty software TLB.
+//! What is AMD's of an engine that [`kasane_metal_assist`] describes: the control block, the way
+//! into the guest and back, and the exits.
 //!
 //! `unsafe` because it runs guests.
 #![no_std]
@@ -23,22 +10,16 @@ extern crate alloc;
 extern crate std;
 
 #[cfg(target_os = "none")]
-mod accelerator;
-#[cfg(target_os = "none")]
 mod enter;
 pub mod exit;
 #[cfg(target_os = "none")]
-mod fetch;
-#[cfg(target_os = "none")]
-mod nested;
+mod hardware;
 pub mod state;
 #[cfg(target_os = "none")]
 mod support;
-#[cfg(target_os = "none")]
-mod vectors;
 pub mod vmcb;
 
 #[cfg(target_os = "none")]
-pub use accelerator::accelerators;
+pub use hardware::accelerators;
 #[cfg(target_os = "none")]
-pub use support::{enable, hidden_features, is_there};
+pub use support::{enable, is_there};

@@ -32,8 +32,6 @@ pub mod control {
     pub const EXIT_INFO_1: usize = 0x078;
     /// Still more.
     pub const EXIT_INFO_2: usize = 0x080;
-    /// The event whose delivery was interrupted by the exit.
-    pub const EXIT_INTERRUPT_INFO: usize = 0x088;
     /// Bit 0: nested paging.
     pub const NESTED_PAGING: usize = 0x090;
     /// The event that is delivered at entry.

@@ -106,12 +106,13 @@ impl Images {
 }
 
 fn engine(home: &Home, wanted: MetalEngine) -> Result<Engine, StartError> {
-    match wanted {
-        MetalEngine::Auto => Ok(home.best.clone()),
-        MetalEngine::Interp => Ok(Engine::Interp),
-        MetalEngine::Svm if home.best.name() == "svm" => Ok(home.best.clone()),
-        MetalEngine::Svm => Err(StartError::NoEngine("svm")),
-    }
+    let name = match wanted {
+        MetalEngine::Auto => return Ok(home.best.clone()),
+        MetalEngine::Interp => return Ok(Engine::Interp),
+        MetalEngine::Svm => "svm",
+        MetalEngine::Vmx => "vmx",
+    };
+    if home.best.name() == name { Ok(home.best.clone()) } else { Err(StartError::NoEngine(name)) }
 }
 
 fn model(home: &Home, engine: &Engine, choice: ModelChoice) -> Result<CpuModel, StartError> {

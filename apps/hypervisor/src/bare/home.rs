@@ -86,16 +86,16 @@ impl HeavyBarrier for MetalBarrier {
     }
 }
 
-/// AMD-V where it is there.
+/// AMD-V or VT-x where it is there.
 fn best_engine() -> Engine {
-    if !kasane_metal_svm::is_there() {
+    let (name, accelerators): (_, fn(&_) -> _) = if kasane_metal_svm::is_there() {
+        ("svm", kasane_metal_svm::accelerators)
+    } else if kasane_metal_vmx::is_there() {
+        ("vmx", kasane_metal_vmx::accelerators)
+    } else {
         return Engine::Interp;
-    }
-    Engine::Assisted {
-        name: "svm",
-        accelerators: kasane_metal_svm::accelerators,
-        hidden: kasane_metal_svm::hidden_features(),
-    }
+    };
+    Engine::Assisted { name, accelerators, hidden: kasane_metal_assist::hidden_features() }
 }
 
 /// What the bare machine lends to guests.

@@ -39,6 +39,11 @@ fn interrupt_stacks() -> Option<Stacks> {
     })
 }
 
+/// Switches on what helps guests: a processor has one of the two or none.
+fn enable_assist() {
+    let _on = kasane_metal_svm::enable() || kasane_metal_vmx::enable();
+}
+
 /// This processor is number 0.
 pub(crate) fn set_up_first(firmware: &Firmware) {
     let Some(stacks) = interrupt_stacks() else {
@@ -52,7 +57,7 @@ pub(crate) fn set_up_first(firmware: &Firmware) {
     cpu::set_current(0);
     // SAFETY: just mapped.
     unsafe { cpu::enable_local_apic(base) }
-    kasane_metal_svm::enable();
+    enable_assist();
     if let Some(id) = APIC_IDS.first() {
         id.store(cpu::local_apic_id(), Ordering::Relaxed);
     }
@@ -119,6 +124,6 @@ extern "C" fn other_main(number: u64) -> ! {
     // SAFETY: mapped by the first processor, whose page tables these are.
     unsafe { cpu::enable_local_apic(LOCAL_APIC.load(Ordering::Relaxed)) }
     cpu::set_current(number as u32);
-    kasane_metal_svm::enable();
+    enable_assist();
     runtime::live()
 }

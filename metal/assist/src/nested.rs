@@ -3,20 +3,23 @@
 use alloc::sync::Arc;
 
 use kasane_memory::{Ram, SlotKind};
-use kasane_metal_memory::tables::{OutOfTables, PageTables, Rights};
-use kasane_metal_memory::{PAGE, PageFrames};
+use kasane_metal_memory::PAGE;
+use kasane_metal_memory::tables::{Format, OutOfTables, PageTables, Rights, TableMemory};
 
 /// The tables of a machine, with their memory.
-pub(crate) struct Nested {
-    tables: PageTables<PageFrames>,
+pub struct Nested<M> {
+    tables: PageTables<M>,
     /// What they map lives as long.
     _ram: Arc<Ram>,
 }
 
-impl Nested {
+impl<M: TableMemory> Nested<M> {
     /// Tables for all slots. The hypervisor runs identity-mapped, so a host address is physical.
-    pub(crate) fn new(ram: &Arc<Ram>) -> Result<Self, OutOfTables> {
-        let mut tables = PageTables::new(PageFrames::default())?;
+    ///
+    /// # Errors
+    /// Without memory for them.
+    pub fn new(ram: &Arc<Ram>, memory: M, format: Format) -> Result<Self, OutOfTables> {
+        let mut tables = PageTables::with_format(memory, format)?;
         for slot in ram.slots().slots() {
             let rights = match slot.kind() {
                 SlotKind::Ram => Rights::Guest,
@@ -30,7 +33,8 @@ impl Nested {
     }
 
     /// Physical address of the top-level table.
-    pub(crate) fn root(&self) -> u64 {
+    #[must_use]
+    pub const fn root(&self) -> u64 {
         self.tables.root()
     }
 }
