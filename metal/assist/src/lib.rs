@@ -11,7 +11,7 @@
 //! So nothing is needed that emulators and old processors lack: no decode assists, no next RIP, no
 //! virtual APIC. The price is an exit's: the state is copied in and out.
 //!
-//! [`Assisted`] is that accelerator; what differs between the two makes is behind [`Hardware`].
+//! `Assisted` is that accelerator; what differs between the two makes is behind [`Hardware`].
 //!
 //! # Memory
 //! The nested tables map all RAM at once; a nested page fault is a device's register. What a guest
